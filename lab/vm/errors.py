@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a machine or a command on it can fail.
+
+`CommandFailed` and `CommandTimeout` are a test's business (status "failed");
+`GuestSilent` and `MachineDied` are judged with the kernel log at hand: a splat
+or panic makes them "kernel", else they are "infra".
+"""
+
+from __future__ import annotations
+
+from lab.errors import InfraError
+
+
+class CommandFailed(AssertionError):
+    """A command on a guest ended otherwise than the test's author said."""
+
+    def __init__(self, *, node: str, command: str, status: int, stdout: str, stderr: str,
+                 expected: str = "success") -> None:
+        self.node = node
+        self.command = command
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+        parts = [f"{node}: `{command}` ended with status {status}, expected {expected}"]
+        for title, text in (("stdout", stdout), ("stderr", stderr)):
+            if text.strip():
+                parts.append(f"{title}:\n{text.rstrip()}")
+        super().__init__("\n".join(parts))
+
+
+class CommandTimeout(AssertionError):
+    """A command on a guest took longer than its limit and was ended there."""
+
+    def __init__(self, *, node: str, command: str, seconds: float,
+                 stdout: str = "", stderr: str = "") -> None:
+        self.node = node
+        self.command = command
+        self.seconds = seconds
+        self.stdout = stdout
+        self.stderr = stderr
+        parts = [f"{node}: `{command}` did not end within {seconds:g} s"]
+        for title, text in (("stdout", stdout), ("stderr", stderr)):
+            if text.strip():
+                parts.append(f"{title} so far:\n{text.rstrip()}")
+        super().__init__("\n".join(parts))
+
+
+class GuestSilent(InfraError):
+    """The guest's agent never answered, or answers no more; QEMU still runs."""
+
+
+class GuestPanicked(GuestSilent):
+    """The guest's kernel panicked: QEMU said so."""
+
+
+class MachineDied(InfraError):
+    """QEMU ended although nobody asked it to."""
+
+
+class GuestFileError(InfraError):
+    """A file of the guest's could not be read or written."""
