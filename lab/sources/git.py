@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run git on repositories that are not ours, without leaving a trace in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.process import Finished, run
+
+QUIET = {
+    # Nothing that only reads may write: no refreshed index, no lock file.
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+
+SETTINGS = (
+    # The lab reads trees of other owners, in a container say; it runs no code
+    # of theirs: hooks and the file system monitor are off.
+    *("-c", "safe.directory=*"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.quotePath=false"),
+)
+
+
+def git(
+    *arguments: str,
+    directory: Path,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+) -> Finished:
+    """Run git in a directory.
+
+    Raises:
+        ProgramFailed: it failed, with ``check``.
+    """
+    return run(
+        ("git", *SETTINGS, *arguments),
+        cwd=directory,
+        env={**QUIET, **(env or {})},
+        check=check,
+        timeout=timeout,
+    )
