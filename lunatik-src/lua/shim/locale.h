@@ -1,0 +1,2 @@
+/* SPDX-License-Identifier: MIT */
+/* No locales: the kernel speaks C. */

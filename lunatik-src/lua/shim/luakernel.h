@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the kernel wants Lua to be: included at the end of luaconf.h, so every
+ * file of Lua, of the runtime and of the bindings sees the same limits.
+ */
+#ifndef LUAKERNEL_H
+#define LUAKERNEL_H
+
+/*
+ * objtool knows no function of a module that doesn't return, and complains of
+ * callers that end in one; without the attribute the compiler emits a return
+ * that is never reached.
+ */
+#define l_noret			void
+
+/* No FILE, no environment, no process: guards in lauxlib, lbaselib, ldblib. */
+#define LUA_NOSTDIO
+
+/* No bytecode in or out: the loader trusts it, and no verifier exists. */
+#define LUA_NOBYTECODE
+
+#define LUA_NOFLOAT		"floating point is not available in the kernel"
+
+/* A jump table is a table of indirect jumps, slow and noisy with retpolines. */
+#define LUA_USE_JUMPTABLE	0
+
+#undef lua_getlocaledecpoint
+#define lua_getlocaledecpoint()	'.'
+
+/* Operators whose operands are always floats; never executed. */
+#define luai_numdiv(L, a, b)	((void)(L), (void)(a), (void)(b), 0)
+#define luai_numidiv(L, a, b)	((void)(L), (void)(a), (void)(b), 0)
+#define luai_numpow(L, a, b)	((void)(L), (void)(a), (void)(b), 0)
+
+#define LUAI_FUNC		extern
+#define LUAI_DDEC(dec)		extern dec
+#define LUAI_DDEF
+
+void lunatikvm_print(const char *text, unsigned long length);
+unsigned int lunatikvm_seed(void);
+
+#define lua_writestring(s, l)		lunatikvm_print(s, l)
+#define lua_writeline()			lunatikvm_print("\n", 1)
+#define luai_makeseed()			lunatikvm_seed()
+
+#endif
