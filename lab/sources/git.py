@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab.process import Finished, run
@@ -30,7 +30,7 @@ def git(
     directory: Path,
     env: Mapping[str, str] | None = None,
     check: bool = True,
-    timeout: float | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> Finished:
     """Run git in a directory.
 
@@ -42,5 +42,5 @@ def git(
         cwd=directory,
         env={**QUIET, **(env or {})},
         check=check,
-        timeout=timeout,
+        on_line=on_line,
     )

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.errors import UserError
@@ -14,19 +15,17 @@ MAKEFILE_HEAD = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceTree:
-    """One kernel source tree, complete and verified.
+class SourceId:
+    """Which source it is, known without having it here.
 
     Attributes:
         name: as in the manifest, or the name of the user's directory.
-        path: where it lies; nobody writes there.
         version: as its Makefile says, "6.12.117" or "6.13.0-rc2".
         key: content key; equal keys mean equal files.
         user: the user's own working tree, which may be dirty and may change.
     """
 
     name: str
-    path: Path
     version: str
     key: str
     user: bool = False
@@ -35,6 +34,20 @@ class SourceTree:
     def line(self) -> str:
         """The kernel line, "6.12", which names the directories below kernel-patches/TOPIC."""
         return kernel_line(self.version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTree(SourceId):
+    """One kernel source tree, complete and verified.
+
+    Attributes:
+        path: where it lies; nobody writes there.
+        files: of the user's own tree, what belongs to the source (a build in it
+            does not): path -> content, as ``lab.sources.worktree`` spells it.
+    """
+
+    path: Path
+    files: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
 
 
 def kernel_line(version: str) -> str:

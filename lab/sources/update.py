@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Move lab.lock to what the sources are now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import lockfile
+from lab.lockfile import Change
+from lab.manifest import Manifest
+from lab.progress import note
+from lab.sources import fetch, lua
+from lab.store import Store
+
+
+def update(names: Sequence[str], *, manifest: Manifest, lock: Path, store: Store) -> list[Change]:
+    """Pin kernels to the newest version that their suite, branch or tag has.
+
+    Without names, every kernel of the manifest is moved, and each Lua that has
+    no pin yet gets one (its version stands in the manifest itself).
+
+    Returns:
+        What has changed; empty if all was newest.
+
+    Raises:
+        UserError: there is no such kernel.
+        HostError: a suite cannot be read.
+        All kernels before the one at fault keep their new pins.
+    """
+    before = lockfile.read(lock)
+    specs = {name: manifest.kernel(name) for name in names or manifest.kernels}
+    for name, spec in specs.items():
+        locked = fetch.pin(spec, store=store)
+        if locked is None:
+            if names:
+                note(f"kernel {name} needs no lock: its source is fixed in the manifest")
+            continue
+        lockfile.pin(lock, fetch.GROUP, name, locked)
+    if not names:
+        for name, entry in manifest.lua.items():
+            lua.ensure_pinned(name, entry, lock=lock, store=store)
+    return before.changes(lockfile.read(lock))
