@@ -7,6 +7,7 @@ The file that ships with the lab comes first; on it lies the user's own
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -280,16 +281,15 @@ def read(user: Path | None = None, *, root: Path = ROOT) -> Manifest:
     """The manifest: lab.yaml of the checkout, and the user's own file on it.
 
     Args:
-        user: their file; lab.local.yaml of the checkout, if there is one.
+        user: their file; else the one that $LAB_MANIFEST names (the command
+            line sets it), else lab.local.yaml of the checkout, if it is there.
         root: the checkout.
 
     Raises:
         UserError: at the file and line of the mistake.
     """
     raw = load(root / "lab.yaml")
-    own = root / "lab.local.yaml"
-    if user is None and own.exists():
-        user = own
+    user = user or _own_file(root)
     if user is not None:
         raw = merge(raw, load(user.absolute()), whole=WHOLE)
     try:
@@ -298,6 +298,13 @@ def read(user: Path | None = None, *, root: Path = ROOT) -> Manifest:
         raise _first(raw, error) from None
     manifest.check()
     return manifest
+
+
+def _own_file(root: Path) -> Path | None:
+    if named := os.environ.get("LAB_MANIFEST"):
+        return Path(named)
+    local = root / "lab.local.yaml"
+    return local if local.exists() else None
 
 
 def _named(section: Mapping[str, T], what: str, name: str) -> T:
