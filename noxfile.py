@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The sessions of ./run.  What comes after ``--`` goes to ``lab test``.
+
+Called by ./run, nox stands in .venv and the lab is installed there too, so
+that ``.venv/bin/lab`` is the command for people.  Any other nox makes
+environments of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+OWN = Path(sys.prefix) == ROOT / ".venv"
+STATUS_FILE = os.environ.pop("LAB_STATUS_FILE", "")
+CALLED_FROM = os.environ.pop("LAB_CALLED_FROM", str(ROOT))
+
+# Ctrl-C: the lab ends machines and keeps its trees usable before it goes.
+PATIENCE = {"interrupt_timeout": 60.0, "terminate_timeout": 10.0}
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "none" if OWN else "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Build, boot and test: everything in tests/e2e, or what the arguments choose."""
+    prepare(session)
+    lab(session, "doctor", "--install")
+    lab_test(session, *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit and integration tests, and one end-to-end smoke test."""
+    prepare(session)
+    lab(session, "doctor", "--install")
+    pytest(session, "tests/unit", "tests/integration")
+    lab_test(session, *(session.posargs or [str(ROOT / "tests/e2e/smoke")]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types and shell; the kernel's C is checked where it is built."""
+    prepare(session, "lint")
+    lab(session, "doctor", "--install", "--for", "lint")
+    python = bin_of(session) / "python"
+    run(session, python, "-m", "ruff", "check", ".")
+    run(session, python, "-m", "ruff", "format", "--check", ".")
+    run(session, python, "-m", "mypy")
+    run(session, "shellcheck", "run", ".ci/run", external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The lab's own speed, as ratios within one run (tests/bench)."""
+    prepare(session)
+    lab(session, "doctor", "--install")
+    pytest(session, "-s", *(session.posargs or ["tests/bench"]))
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """See that the tests notice broken code (tests/mutations)."""
+    prepare(session)
+    lab(session, "doctor", "--install")
+    run(session, bin_of(session) / "python", "-m", "lab.testing.mutate", *session.posargs)
+
+
+@nox.session
+def box(session: nox.Session) -> None:
+    """The Vagrant box."""
+    prepare(session)
+    lab(session, "doctor", "--install")
+    lab(session, "image", "box", *session.posargs)
+
+
+def lab_test(session: nox.Session, *args: str) -> None:
+    """Run ``lab test`` from where the user stands, so that their paths mean what they say."""
+    with session.chdir(CALLED_FROM):
+        lab(session, "test", *args)
+
+
+def lab(session: nox.Session, *args: str) -> None:
+    """Run the lab; it writes its exit status to the file for ./run."""
+    run(session, bin_of(session) / "lab", *args, env={"LAB_STATUS_FILE": STATUS_FILE})
+
+
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest without the lab; its exit status becomes one of the lab's."""
+    python = bin_of(session) / "python"
+    run(session, python, "-m", "lab.status", *args, env={"LAB_STATUS_FILE": STATUS_FILE})
+
+
+def run(
+    session: nox.Session,
+    program: Path | str,
+    *args: str,
+    env: dict[str, str] | None = None,
+    external: bool = OWN,
+) -> None:
+    """Run a program of the environment."""
+    path = f"{bin_of(session)}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": path, **(env or {})}
+    session.run(str(program), *args, env=variables, external=external, **PATIENCE)
+
+
+def bin_of(session: nox.Session) -> Path:
+    """Where the environment's programs stand."""
+    return Path(sys.prefix if OWN else session.virtualenv.location) / "bin"
+
+
+def prepare(session: nox.Session, extra: str | None = None) -> None:
+    """Install the lab and what it needs, unless pyproject.toml is as it was."""
+    home = bin_of(session).parent
+    stamp = home / f".lab-{extra or 'base'}"
+    want = hashlib.sha256(f"{ROOT}\n".encode() + (ROOT / "pyproject.toml").read_bytes())
+    with (home / ".lab-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == want.hexdigest():
+            return
+        what = f"{ROOT}[{extra}]" if extra else str(ROOT)
+        pip = (bin_of(session) / "python", "-m", "pip", "--disable-pip-version-check")
+        run(session, *map(str, pip), "install", "--quiet", "--editable", what)
+        stamp.write_text(want.hexdigest())
