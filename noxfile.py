@@ -21,9 +21,6 @@ OWN = Path(sys.prefix) == ROOT / ".venv"
 STATUS_FILE = os.environ.pop("LAB_STATUS_FILE", "")
 CALLED_FROM = os.environ.pop("LAB_CALLED_FROM", str(ROOT))
 
-# Ctrl-C: the lab ends machines and keeps its trees usable before it goes.
-PATIENCE = {"interrupt_timeout": 60.0, "terminate_timeout": 10.0}
-
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "none" if OWN else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
@@ -109,7 +106,15 @@ def run(
     """Run a program of the environment."""
     path = f"{bin_of(session)}{os.pathsep}{os.environ['PATH']}"
     variables = {"PATH": path, **(env or {})}
-    session.run(str(program), *args, env=variables, external=external, **PATIENCE)
+    session.run(
+        str(program),
+        *args,
+        env=variables,
+        external=external,
+        # Ctrl-C: the lab ends machines and keeps its trees usable before it goes.
+        interrupt_timeout=60.0,
+        terminate_timeout=10.0,
+    )
 
 
 def bin_of(session: nox.Session) -> Path:
