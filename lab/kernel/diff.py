@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unidiff.patch import PatchSet
 from unidiff.constants import DEV_NULL
 from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
 
 from lab.errors import UserError
 
@@ -52,6 +52,14 @@ class MalformedDiff(ValueError):
         self.line = line
 
 
+def split(text: str) -> tuple[int, str] | None:
+    """The diff in a patch, and how many lines of description stand before it; None if none."""
+    start = DIFF_START.search(text)
+    if start is None:
+        return None
+    return text.count("\n", 0, start.start()), text[start.start() :]
+
+
 def touched_files(
     text: str, *, name: str, file: Path, offset: int | None, strip: int
 ) -> tuple[tuple[str, ...], str]:
@@ -65,11 +73,10 @@ def touched_files(
         at = None if line is None or offset is None else offset + line
         return UserError(f"patch {name}: {what}", file=file, line=at, right=right)
 
-    start = DIFF_START.search(text)
-    if start is None:
+    parts = split(text)
+    if parts is None:
         raise refuse("holds no diff", right="make it with git format-patch, quilt or diff -u")
-    before = text.count("\n", 0, start.start())
-    body = text[start.start() :]
+    before, body = parts
     hollow = BINARY_WITHOUT_DATA.search(body)
     if hollow:
         raise refuse(
@@ -88,7 +95,7 @@ def touched_files(
         for said in (change.source_file, change.target_file):
             if said == DEV_NULL:
                 continue
-            path, wrong = _inside(said, strip=strip)
+            path, wrong = inside(said, strip=strip)
             if wrong:
                 raise refuse(
                     wrong,
@@ -101,7 +108,7 @@ def touched_files(
     return tuple(sorted(files)), body
 
 
-def _inside(said: str, *, strip: int) -> tuple[str, str | None]:
+def inside(said: str, *, strip: int) -> tuple[str, str | None]:
     """A path of a patch, stripped, and what is wrong with it."""
     parts = PurePosixPath(said.strip('"')).parts
     kept = parts[strip:]
