@@ -110,10 +110,22 @@ typedef int (*lunatik_handler)(lua_State *L, void *arg);
  */
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
 
+/*
+ * The same, with @finally(@arg) called before the runtime's lock is let go,
+ * however @handler ended (not if it was never called): to take back what the
+ * script was lent for the call. It must not raise errors or touch the stack.
+ */
+int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
+			void (*finally)(void *arg), void *arg);
+
 /* ---- in a C function called from Lua ----------------------------------- */
 
-/* Raise the bare name of @err (-EINVAL or EINVAL) as error: "EINVAL". */
-int __noreturn lunatik_throw(lua_State *L, int err);
+/*
+ * Raise the bare name of @err (-EINVAL or EINVAL) as error: "EINVAL". Never
+ * returns, which stays untold: objtool knows the kernel's noreturn functions
+ * by a list of its own, and warns about the callers of any other.
+ */
+int lunatik_throw(lua_State *L, int err);
 
 /* lunatik_throw() if @ret is negative; returns it otherwise. */
 #define lunatik_try(L, ret)				\

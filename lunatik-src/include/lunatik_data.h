@@ -34,10 +34,13 @@ struct lunatik_view_ops {
  * struct lunatik_view - what lunatik_attach() gives to a view object
  * @ops: how to reach the bytes
  * @lent: for @ops; owned by the binding
+ * @release: called when the script has let go of the object while this view
+ *	is attached to it, if not NULL. Context: that of lunatik_class.release
  */
 struct lunatik_view {
 	const struct lunatik_view_ops *ops;
 	void *lent;
+	void (*release)(struct lunatik_view *view);
 };
 
 /* Push a closed view; attach a struct lunatik_view to it. Any context. */

@@ -8,14 +8,15 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/overflow.h>
+#include <linux/bitops.h>
+#include <linux/sizes.h>
 #include <linux/string.h>
 #include <net/checksum.h>
 
 #include "lunatik_data.h"
 
 /* The monitor disables interrupts while it copies: about 100 us at this size. */
-#define DATA_MAX	(1UL << 20)
+#define DATA_MAX	SZ_1M
 
 /* One VM instruction's worth of copying. */
 #define DATA_BYTES_A_UNIT	32
@@ -263,11 +264,16 @@ static int data_tostring(lua_State *L)
 
 static int data_resize(lua_State *L)
 {
-	struct data *data = lunatik_check(L, 1, &data_class);
+	struct data *data = lunatik_test(L, 1, &data_class);
 	size_t size = lunatik_checkrange(L, 2, 0, DATA_MAX);
-	u8 *bytes = lunatik_alloc(L, max_t(size_t, size, 1));
 	unsigned long flags;
+	u8 *bytes;
 
+	if (!data) {
+		lunatik_check(L, 1, &view_class);
+		return luaL_error(L, "lent bytes can't be resized");
+	}
+	bytes = lunatik_alloc(L, max_t(size_t, size, 1));
 	lunatik_lock(data, &data_class, &flags);
 	memcpy(bytes, data->bytes, min(size, data->size));
 	swap(bytes, data->bytes);
@@ -284,34 +290,39 @@ static void data_release(void *private)
 	lunatik_free(data->bytes);
 }
 
-#define DATA_METHOD_INTEGER(name)		\
-	{ "get" #name, data_get##name },	\
-	{ "set" #name, data_set##name }
+static void view_release(void *private)
+{
+	struct lunatik_view *view = private;
 
-#define DATA_METHODS				\
-	DATA_METHOD_INTEGER(byte),		\
-	DATA_METHOD_INTEGER(int8),		\
-	DATA_METHOD_INTEGER(uint8),		\
-	DATA_METHOD_INTEGER(int16),		\
-	DATA_METHOD_INTEGER(uint16),		\
-	DATA_METHOD_INTEGER(int32),		\
-	DATA_METHOD_INTEGER(uint32),		\
-	DATA_METHOD_INTEGER(int64),		\
-	DATA_METHOD_INTEGER(number),		\
-	{ "getstring", data_getstring },	\
-	{ "setstring", data_setstring },	\
-	{ "checksum", data_checksum },		\
-	{ "__len", data_length },		\
-	{ "__tostring", data_tostring }
+	if (view && view->release)
+		view->release(view);
+}
 
 static const luaL_Reg data_methods[] = {
-	DATA_METHODS,
+	{ "getbyte", data_getbyte },
+	{ "setbyte", data_setbyte },
+	{ "getint8", data_getint8 },
+	{ "setint8", data_setint8 },
+	{ "getuint8", data_getuint8 },
+	{ "setuint8", data_setuint8 },
+	{ "getint16", data_getint16 },
+	{ "setint16", data_setint16 },
+	{ "getuint16", data_getuint16 },
+	{ "setuint16", data_setuint16 },
+	{ "getint32", data_getint32 },
+	{ "setint32", data_setint32 },
+	{ "getuint32", data_getuint32 },
+	{ "setuint32", data_setuint32 },
+	{ "getint64", data_getint64 },
+	{ "setint64", data_setint64 },
+	{ "getnumber", data_getnumber },
+	{ "setnumber", data_setnumber },
+	{ "getstring", data_getstring },
+	{ "setstring", data_setstring },
+	{ "checksum", data_checksum },
 	{ "resize", data_resize },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg view_methods[] = {
-	DATA_METHODS,
+	{ "__len", data_length },
+	{ "__tostring", data_tostring },
 	{ NULL, NULL }
 };
 
@@ -326,7 +337,8 @@ static const struct lunatik_class data_class = {
 static const struct lunatik_class view_class = {
 	.name = "data",
 	.flags = LUNATIK_SINGLE,
-	.methods = view_methods,
+	.methods = data_methods,
+	.release = view_release,
 	.owner = THIS_MODULE,
 };
 
