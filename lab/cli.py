@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from lab import __version__, status
-from lab.commands import doctor, gc
+from lab.commands import doctor, gc, kernel
 from lab.errors import LabError
 
-COMMANDS = (doctor, gc)
+COMMANDS = (kernel, doctor, gc)
 """In the order in which --help lists them."""
 
 

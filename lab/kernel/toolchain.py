@@ -50,30 +50,35 @@ class Toolchain:
         return given
 
 
-def find_toolchain(tree: Path, *, llvm: bool = False) -> Toolchain:
-    """The toolchain for one kernel tree.
+def find_toolchain(*, llvm: bool = False, least: Mapping[str, Version]) -> Toolchain:
+    """The toolchain for one kernel.
+
+    Args:
+        least: as ``minimums`` gives it.
 
     Raises:
-        HostError: a program is missing, or older than the tree asks for.
+        HostError: a program is missing, or older than the kernel asks for.
     """
-    suffix = _llvm_suffix(tree) if llvm else ""
+    suffix = _llvm_suffix(least["llvm"]) if llvm else ""
     names = {role: name + suffix for role, name in (LLVM if llvm else GNU).items()}
     versions = {role: _first_line(name) for role, name in names.items()}
     versions |= {name: _first_line(name) for name in ("pahole", "make")}
-    if not llvm:
-        least = minimum(tree, "gcc")
-        if _numbers(versions["cc"]) < least:
-            raise HostError(
-                f"gcc is older than this kernel's least version {_dotted(least)}: {versions['cc']}",
-                file=tree,
-            )
+    if not llvm and _numbers(versions["cc"]) < least["gcc"]:
+        raise HostError(
+            f"this kernel wants gcc {_dotted(least['gcc'])} or newer, here is {versions['cc']}",
+            right="install a newer one, or build an older kernel",
+        )
     return Toolchain(
         llvm=llvm, suffix=suffix, versions=versions, ccache=shutil.which("ccache") is not None
     )
 
 
-def minimum(tree: Path, tool: str) -> Version:
-    """The least version of a tool ("gcc", "llvm", "binutils") that the tree builds with."""
+def minimums(tree: Path) -> dict[str, Version]:
+    """The least versions that a source builds with, "gcc" and "llvm", as it says itself."""
+    return {tool: _minimum(tree, tool) for tool in ("gcc", "llvm")}
+
+
+def _minimum(tree: Path, tool: str) -> Version:
     script = tree / "scripts" / "min-tool-version.sh"
     try:
         done = subprocess.run(
@@ -84,9 +89,8 @@ def minimum(tree: Path, tool: str) -> Version:
     return _numbers(done.stdout)
 
 
-def _llvm_suffix(tree: Path) -> str:
+def _llvm_suffix(least: Version) -> str:
     """"" if plain clang will do; else that of the newest LLVM that will."""
-    least = minimum(tree, "llvm")
     for suffix in ["", *(f"-{major}" for major in range(40, 10, -1))]:
         if not all(shutil.which(name + suffix) for name in LLVM.values()):
             continue

@@ -7,9 +7,17 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.kernel.expression import LETTERS, LEVELS, Symbol, Y, lacking, level, symbols
+from lab.kernel.expression import LEVELS, Expression, Symbol, Y, lacking, level, symbols
 from lab.kernel.fragment import Request
 from lab.kernel.kconfig import Definition, Kconfig
+
+KINDS = {
+    "bool": "y, m or n",
+    "tristate": "y, m or n",
+    "string": 'a "quoted string"',
+    "int": "a number",
+    "hex": "a number",
+}
 
 DEPTH = 3
 """How many dependencies of dependencies are worth telling."""
@@ -107,19 +115,18 @@ def _too_low(
 ) -> Miss:
     wanted = LEVELS.get(request.value, 1)
     kind = kconfig.type_of(request.symbol)
-    if (kind in ("bool", "tristate")) != (request.value in LEVELS):
-        right = {"string": 'a "quoted string"', "int": "a number", "hex": "a hexadecimal number"}
-        return Miss(request, became, f"it is of type {kind} ({blocks[0].where})",
-                    f"give it {right.get(kind, 'y, m or n')}")
+    if kind and _kind_of(request.value) != KINDS[kind]:
+        why = f"it is of type {kind} ({blocks[0].where})"
+        return Miss(request, became, why, f"give it {KINDS[kind]}")
     if kind == "bool" and request.value == "m":
         return Miss(request, became, f"it is of type bool ({blocks[0].where})", "ask for y")
     # The definition that lacks least is the one that was meant.
     best = min(blocks, key=lambda block: len(lacking(block.depends, values, wanted=wanted)))
     parts = lacking(best.depends, values, wanted=wanted)
     if parts:
-        told = [_dependency(part, kconfig, values, requests, wanted, DEPTH) for part in parts]
-        right = _cure([part.name for part in parts if isinstance(part, Symbol)], request.value)
-        return Miss(request, became, f"it depends on {'; and on '.join(told)} ({best.where})", right)
+        told = _told(parts, kconfig, values, requests, wanted, DEPTH)
+        why = f"it depends on {'; and on '.join(told)} ({best.where})"
+        return Miss(request, became, why, _cure(parts, request.value, kconfig))
     if best.choice is not None:
         return _other_chosen(request, became, best, kconfig, values, requests)
     if not _can_be_set(best, values):
@@ -127,8 +134,21 @@ def _too_low(
     return Miss(request, became, f"the value is out of its range ({best.where})")
 
 
+def _told(
+    parts: list[Expression],
+    kconfig: Kconfig,
+    values: Mapping[str, str],
+    requests: Mapping[str, Request],
+    wanted: int,
+    depth: int,
+) -> list[str]:
+    """Each unmet dependency once."""
+    told = [_dependency(part, kconfig, values, requests, wanted, depth) for part in parts]
+    return list(dict.fromkeys(told))
+
+
 def _dependency(
-    part: object,
+    part: Expression,
     kconfig: Kconfig,
     values: Mapping[str, str],
     requests: Mapping[str, Request],
@@ -148,7 +168,7 @@ def _dependency(
         return f"{text} (this kernel or architecture has no such symbol)"
     parts = lacking(blocks[0].depends, values, wanted=wanted)
     if parts and depth > 1:
-        deeper = [_dependency(p, kconfig, values, requests, wanted, depth - 1) for p in parts]
+        deeper = _told(parts, kconfig, values, requests, wanted, depth - 1)
         return f"{text} because it depends on {' and on '.join(deeper)}"
     if not any(block.prompt for block in blocks):
         selectors = [select.by for select in kconfig.selects.get(name, ())][:3]
@@ -157,15 +177,24 @@ def _dependency(
     return text
 
 
-def _present(part: object, values: Mapping[str, str]) -> str:
-    names = dict.fromkeys(symbols(part))  # type: ignore[arg-type]
+def _present(part: Expression, values: Mapping[str, str]) -> str:
+    names = dict.fromkeys(symbols(part))
     return ", ".join(f"{name}={values.get(name, 'n')}" for name in names)
 
 
-def _cure(names: list[str], value: str) -> str | None:
-    wanted = "y" if value not in LETTERS else value
-    lines = " and ".join(f"CONFIG_{name}={wanted}" for name in names)
-    return f"ask for {lines} as well" if lines else None
+def _cure(parts: list[Expression], value: str, kconfig: Kconfig) -> str | None:
+    names = dict.fromkeys(part.name for part in parts if isinstance(part, Symbol))
+    lines = [
+        f"CONFIG_{name}={'m' if value == 'm' and kconfig.type_of(name) == 'tristate' else 'y'}"
+        for name in names
+    ]
+    return f"ask for {' and '.join(lines)} as well" if lines else None
+
+
+def _kind_of(value: str) -> str:
+    if value in LEVELS:
+        return KINDS["bool"]
+    return KINDS["string"] if value.startswith('"') else KINDS["int"]
 
 
 def _other_chosen(

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How the lab calls a kernel's make: the same words each time, whoever calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.kernel.toolchain import Toolchain
+from lab.store import Store
+
+ARCH = "x86_64"
+
+# What a build would otherwise take from the clock, the host and the user.
+# The empty LOCALVERSION keeps scripts/setlocalversion from adding a "+".
+STAMPS = {
+    "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
+    "KBUILD_BUILD_USER": "lab",
+    "KBUILD_BUILD_HOST": "lab",
+    "KBUILD_BUILD_VERSION": "1",
+    "LOCALVERSION": "",
+}
+
+CACHE_SIZE = "10G"
+
+
+def make_argv(
+    *, source: Path, output: Path, toolchain: Toolchain, targets: tuple[str, ...], jobs: int = 0
+) -> list[str]:
+    """The command that makes targets of a kernel out of tree.
+
+    Args:
+        jobs: how many at once; one for each processor if 0.
+    """
+    words = {"O": str(output), **variables(source=source, output=output, toolchain=toolchain)}
+    return [
+        *("nice", "make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
+        *(f"{name}={value}" for name, value in words.items()),
+        *targets,
+    ]
+
+
+def variables(*, source: Path, output: Path, toolchain: Toolchain) -> dict[str, str]:
+    """Every variable that decides what comes out.
+
+    Debug information names files as from the top of the source, so that a
+    kernel does not depend on where the store lies.
+    """
+    maps = " ".join(f"-fdebug-prefix-map={path}=." for path in (output, source))
+    return {
+        "ARCH": ARCH,
+        "CROSS_COMPILE": "",
+        **toolchain.variables,
+        **STAMPS,
+        "KCFLAGS": maps,
+        "KAFLAGS": maps,
+    }
+
+
+def environment(store: Store) -> Mapping[str, str]:
+    """The environment of every make and compiler.
+
+    ccache's depend mode spares a preprocessor run for each miss; kbuild's
+    -Wp,-MMD gives it the dependencies.  __TIME__ is not used in the kernel
+    (-Wdate-time), hence the sloppiness.
+    """
+    cache = store.root / "hot" / "ccache" / "kernel"
+    cache.mkdir(parents=True, exist_ok=True)
+    os.utime(cache)  # gc goes by this
+    return {
+        "LC_ALL": "C",
+        "MAKEFLAGS": "",
+        "CCACHE_DIR": str(cache),
+        "CCACHE_MAXSIZE": CACHE_SIZE,
+        "CCACHE_DEPEND": "1",
+        "CCACHE_SLOPPINESS": "time_macros",
+        "CCACHE_BASEDIR": str(store.root),
+    }
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
