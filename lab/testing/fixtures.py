@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The fixtures of a test: its machine, several of them, its kernel."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.testing.rig import shaped
+from lab.testing.trial import Trial
+from lab.vm.machine import Machine
+
+__all__ = ["kernel", "machine", "machines", "start", "trial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelInfo:
+    """The kernel under test.
+
+    Attributes:
+        name: as in the manifest.
+        version: what `uname -r` says.
+        flavour: name of its configuration.
+        vmlinux: with symbols and DWARF.
+        patience: multiply own time limits by it.
+    """
+
+    name: str
+    version: str
+    flavour: str
+    vmlinux: Path
+    config: Path
+    patience: float
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """(6, 12) for 6.12.117."""
+        major, minor = self.version.split("-")[0].split(".")[:2]
+        return int(major), int(minor)
+
+    def has(self, symbol: str) -> bool:
+        """Whether CONFIG_<symbol> is y or m."""
+        lines = self.config.read_text(encoding="utf-8").splitlines()
+        return any(f"CONFIG_{symbol}={value}" in lines for value in "ym")
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest) -> Trial:
+    """The test as the lab sees it; a Provider for whoever starts machines itself."""
+    from lab.testing.plugin import TRIAL
+
+    found = request.node.stash.get(TRIAL, None)
+    if found is None:
+        pytest.fail("this test needs machines: run it with `lab test`", pytrace=False)
+    assert isinstance(found, Trial)
+    return found
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest, trial: Trial) -> KernelInfo:  # noqa: ARG001
+    """The kernel under test."""
+    from lab.testing.plugin import BENCH
+
+    rig = request.config.stash[BENCH].rig
+    return KernelInfo(
+        name=rig.kernel.name,
+        version=rig.kernel.version,
+        flavour=rig.cell.flavour,
+        vmlinux=rig.kernel.vmlinux,
+        config=rig.kernel.config,
+        patience=rig.patience,
+    )
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, trial: Trial) -> Callable[..., Machine]:
+    """start("alice", memory=256): a pristine machine; cold=True boots it."""
+    from lab.testing.plugin import BENCH
+
+    bench = request.config.stash[BENCH]
+
+    def start(name: str = "machine", *, cold: bool = False, **shape: object) -> Machine:
+        spec = shaped(bench.rig.spec(name), shape)
+        provider = bench.cold if cold else bench.provider
+        return trial.start(spec, provider=provider)
+
+    return start
+
+
+@pytest.fixture
+def machines(start: Callable[..., Machine]) -> Callable[..., list[Machine]]:
+    """machines("alice", "bob", memory=256): pristine machines, started at once."""
+
+    def machines(*names: str, **shape: object) -> list[Machine]:
+        return _at_once(lambda name: start(name, **shape), names)
+
+    return machines
+
+
+@pytest.fixture
+def machine(
+    request: pytest.FixtureRequest, start: Callable[..., Machine], trial: Trial
+) -> Machine:
+    """A pristine machine; @pytest.mark.machine(memory=256, ...) says what it is like."""
+    from lab.testing.plugin import BENCH
+
+    shape: dict[str, object] = {}
+    for mark in reversed(list(request.node.iter_markers("machine"))):
+        shape |= mark.kwargs
+    shared = request.config.stash[BENCH].shared
+    if shared is not None and not shape and not request.node.get_closest_marker("fresh"):
+        return shared.lend(trial)
+    return start("machine", **shape)
+
+
+def _at_once(make: Callable[[str], Machine], names: Sequence[str]) -> list[Machine]:
+    if not names:
+        return []
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(make, names))

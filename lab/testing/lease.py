@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Machines are leased by memory and cores, so that no `-n` overcommits the host.
+
+The ledger is one small file for all labs of a user on this host; entries of
+processes that are gone are struck out by whoever looks next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lab.errors import HostError
+from lab.testing.host import memory_total
+
+#: Share of the host's memory that machines may take.
+_SHARE = 0.8
+_POLL = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """What one test holds; memory in MiB."""
+
+    id: str
+    pid: int
+    born: str
+    memory: int
+    cores: int
+
+
+class Leases:
+    """The ledger.
+
+    Args:
+        path: its file; made if need be.
+        memory: MiB to give away at most; a share of the host's where None.
+        cores: processors to give away; the host's where None.
+    """
+
+    def __init__(
+        self, path: Path, *, memory: int | None = None, cores: int | None = None
+    ) -> None:
+        self._path = path
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self.memory = memory if memory is not None else int(memory_total() * _SHARE)
+        self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def take(self, *, holder: str, memory: int, cores: int, timeout: float) -> str:
+        """Lease memory (MiB) and cores to a holder; waits at most `timeout` seconds.
+
+        A holder that has a lease already gets further cores at once: two tests
+        that wait for each other's would wait for ever.
+
+        Errors:
+            HostError: the host cannot give that much, or did not in time.
+        """
+        if memory > self.memory:
+            raise HostError(
+                f"a machine wants {memory} MiB, the host gives {self.memory} MiB to machines",
+                right="ask for less memory, or free some",
+            )
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._ledger() as leases:
+                if self._fits(leases, holder=holder, memory=memory, cores=cores):
+                    lease = Lease(
+                        id=f"{holder}/{uuid.uuid4().hex}",
+                        pid=os.getpid(),
+                        born=_born(os.getpid()),
+                        memory=memory,
+                        cores=cores,
+                    )
+                    leases.append(lease)
+                    return lease.id
+                held = sum(lease.memory for lease in leases)
+            if time.monotonic() >= deadline:
+                raise HostError(
+                    f"no room for a machine of {memory} MiB within {timeout:g} s: "
+                    f"{held} of {self.memory} MiB are leased",
+                    right="run fewer tests at once (-n)",
+                )
+            time.sleep(_POLL)
+
+    def give_back(self, lease: str) -> None:
+        """End a lease; one that is not there any more is no error."""
+        with self._ledger() as leases:
+            leases[:] = [known for known in leases if known.id != lease]
+
+    def held(self) -> tuple[Lease, ...]:
+        """The leases of living processes."""
+        with self._ledger() as leases:
+            return tuple(leases)
+
+    def _fits(self, leases: list[Lease], *, holder: str, memory: int, cores: int) -> bool:
+        if sum(lease.memory for lease in leases) + memory > self.memory:
+            return False
+        if not leases or any(lease.id.startswith(f"{holder}/") for lease in leases):
+            return True
+        return sum(lease.cores for lease in leases) + cores <= self.cores
+
+    @contextmanager
+    def _ledger(self) -> Iterator[list[Lease]]:
+        with self._lock:
+            before = self._read()
+            leases = [lease for lease in before if _born(lease.pid) == lease.born]
+            yield leases
+            if leases != before:
+                new = self._path.with_suffix(".new")
+                new.write_text(json.dumps([asdict(lease) for lease in leases]), encoding="utf-8")
+                new.replace(self._path)
+
+    def _read(self) -> list[Lease]:
+        try:
+            return [Lease(**entry) for entry in json.loads(self._path.read_text("utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError):
+            # A torn ledger means that its writer died; leases are only advice.
+            return []
+
+
+def charge(memory: int) -> int:
+    """MiB to lease for a guest of so many MiB: a guest touches a part of it.
+
+    A clone of 512 MiB was measured at 84 MiB of its own, and one of 16 at
+    less than 100; QEMU's translation cache comes on top.
+    """
+    return 96 + memory // 4
+
+
+def _born(pid: int) -> str:
+    """When a process started, in ticks; "" if it is gone. Pids are used again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

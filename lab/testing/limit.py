@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A test's time limit: its machines are ended, and it is, whatever it waits for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+from lab.testing.verdict import TestOverLimit
+
+#: Seconds that a test has to end by itself once its machines are gone.
+_GRACE = 5.0
+
+
+class Limit:
+    """A context; raises TestOverLimit in the block when the limit passes.
+
+    A thread does the work, so that stacks can be taken while the test still
+    waits for its machine. Works in the main thread, where pytest runs tests.
+
+    Args:
+        seconds: the limit.
+        expired: called in the thread when it passes; ends the machines.
+    """
+
+    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.passed = False
+        self._expired = expired
+        self._done = threading.Event()
+        self._main = threading.get_ident()
+        self._thread = threading.Thread(target=self._wait, name="test-limit", daemon=True)
+        self._before: object = signal.SIG_DFL
+
+    def __enter__(self) -> Limit:
+        self._before = signal.signal(signal.SIGALRM, self._raise)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        signal.signal(signal.SIGALRM, self._before)  # type: ignore[arg-type]
+        if self.passed and not isinstance(error, TestOverLimit):
+            raise TestOverLimit(self._text()) from error
+
+    def _wait(self) -> None:
+        if self._done.wait(self.seconds):
+            return
+        self.passed = True
+        try:
+            self._expired()
+        finally:
+            # Its wait for a machine has ended with the machine; a loop of its
+            # own has not.
+            if not self._done.wait(_GRACE):
+                signal.pthread_kill(self._main, signal.SIGALRM)
+
+    def _raise(self, *_: int | FrameType | None) -> None:
+        raise TestOverLimit(self._text())
+
+    def _text(self) -> str:
+        return f"the test took longer than its limit of {self.seconds:g} s"

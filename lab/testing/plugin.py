@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin: a pristine machine for every test, and blame that is right.
+
+Active with --lab-cell only. Every test gets a Trial; when a phase of it ends
+the kernels are asked for their health and the verdict is put into the report,
+which xdist carries to the controller.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.results.record import Mark, TestResult
+from lab.store import Store
+from lab.testing.cell import Cell, load_cell
+from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
+from lab.testing.host import HostWatch
+from lab.testing.lease import Leases
+from lab.testing.limit import Limit
+from lab.testing.rig import Rig
+from lab.testing.shared import SharedMachine
+from lab.testing.trial import Trial, directory_name
+from lab.testing.verdict import KernelFailed, TestOverLimit, Verdict
+from lab.watch.follow import Watch
+from lab.watch.policy import load_policy
+
+TRIAL = pytest.StashKey[Trial]()
+BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+TIMES = pytest.StashKey[dict[str, float]]()
+
+#: Seconds that a test may take, for a patience of 1.
+TEST_LIMIT = 60.0
+
+MARKERS = (
+    "splat(pattern): the kernel must report something that matches; it then is no failure",
+    "machine(**shape): what the test's machine is like: memory=, cpus=, cmdline=, cold=True, ...",
+    "limit(seconds): how long the test may take (60, times the flavour's patience)",
+    "slow: takes more than ten seconds",
+    "fresh: needs a machine of its own even where the others share one",
+)
+
+
+class Bench:
+    """What the tests of one pytest process share."""
+
+    def __init__(self, *, cell: Cell, directory: Path) -> None:
+        self.cell = cell
+        self.directory = directory
+        store = Store()
+        self.rig = Rig(cell, store)
+        self.provider = self.rig.provider()
+        self.cold = self.rig.provider(cold=True)
+        self.leases = Leases(store.root / "leases.json")
+        self.host = HostWatch()
+        self.host.start()
+        self.shared = SharedMachine(self) if cell.shared else None
+
+    def watch(self) -> Watch:
+        """Eyes for one test."""
+        return Watch(
+            kernel=self.rig.kernel.version, flavour=self.cell.flavour, policy=load_policy()
+        )
+
+    def trial(self, item: pytest.Item) -> Trial:
+        """Everything that one test needs."""
+        patterns = [str(mark.args[0]) for mark in item.iter_markers("splat") if mark.args]
+        return Trial(
+            test=item.nodeid,
+            directory=self.directory / "nodes" / directory_name(item.nodeid),
+            provider=self.provider,
+            watch=self.watch(),
+            leases=self.leases,
+            host=self.host,
+            expected=patterns,
+        )
+
+    def close(self) -> None:
+        """End every machine."""
+        if self.shared is not None:
+            self.shared.close()
+        self.provider.close()
+        self.cold.close()
+        self.host.stop()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("lab").addoption(
+        "--lab-cell", metavar="CELL.json", help="the cell whose machines the tests get"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    path = config.getoption("--lab-cell")
+    if path is None:
+        return
+    cell = load_cell(Path(path))
+    config.pluginmanager.register(Collector(cell, Path(path).parent), "lab-collector")
+    if not _is_controller(config):
+        config.stash[BENCH] = Bench(cell=cell, directory=Path(path).resolve().parent)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    bench = config.stash.get(BENCH, None)
+    if bench is not None:
+        bench.close()
+
+
+def _is_controller(config: pytest.Config) -> bool:
+    """True in the process that only hands tests out to others."""
+    return not hasattr(config, "workerinput") and bool(config.getoption("numprocesses", None))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first: a long one that starts last keeps everybody waiting."""
+    path = config.getoption("--lab-cell")
+    times = load_cell(Path(path)).times if path else {}
+    items.sort(key=lambda item: -times.get(item.nodeid, 0.0))
+
+
+# One test
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    bench = item.config.stash.get(BENCH, None)
+    if bench is None:
+        return (yield)
+    item.stash[TIMES] = {}
+    trial = item.stash[TRIAL] = bench.trial(item)
+    return (yield from _phase(item, trial, "setup", last=False))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    trial = item.stash.get(TRIAL, None)
+    if trial is None:
+        return (yield)
+    return (yield from _phase(item, trial, "test", last=False))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    trial = item.stash.get(TRIAL, None)
+    if trial is None:
+        return (yield)
+    try:
+        return (yield from _phase(item, trial, "teardown", last=trial.verdict.exit == 0))
+    finally:
+        trial.close()
+
+
+def _phase(
+    item: pytest.Item, trial: Trial, name: str, *, last: bool
+) -> Generator[None, object, object]:
+    """Run a phase within its limit; turn what the kernels did into its outcome."""
+    trial.enter(name)
+    result: object = None
+    error: BaseException | None = None
+    limit = _limit(item, trial)
+    try:
+        with limit:
+            result = yield
+    except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
+        raise
+    except BaseException as raised:
+        error = raised
+        if limit.passed and not isinstance(raised, TestOverLimit):
+            error = TestOverLimit(str(limit))
+    verdict = trial.settle(error, last=last)
+    _raise(verdict, error)
+    return result
+
+
+def _raise(verdict: Verdict, error: BaseException | None) -> None:
+    if verdict.status == "kernel":
+        # Without the traceback of the wait for a guest that will not answer.
+        raise KernelFailed(verdict.message) from error
+    if error is not None:
+        raise error
+    if verdict.status == "failed":
+        pytest.fail(verdict.message, pytrace=False)
+    if verdict.status == "infra":
+        raise LabError(verdict.message)
+
+
+def _limit(item: pytest.Item, trial: Trial) -> Limit:
+    mark = item.get_closest_marker("limit")
+    seconds = float(mark.args[0]) if mark and mark.args else TEST_LIMIT
+    patience = item.config.stash[BENCH].rig.patience
+    return Limit(seconds * patience, lambda: _expired(trial))
+
+
+def _expired(trial: Trial) -> None:
+    trial.mark("over its limit")
+    trial.end_machines("the test's limit has passed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    trial = item.stash.get(TRIAL, None)
+    if trial is None:
+        return report
+    item.stash[TIMES][call.when] = call.duration
+    # Extra attributes of a report survive xdist as long as they are JSON.
+    report.lab_status = trial.verdict.status if report.failed else ""
+    if call.when == "teardown":
+        bench = item.config.stash[BENCH]
+        report.lab_result = _result(item, trial, bench.directory).model_dump(mode="json")
+    return report
+
+
+def _result(item: pytest.Item, trial: Trial, base: Path) -> TestResult:
+    times = item.stash[TIMES]
+    file, line, _ = item.location
+    return TestResult(
+        id=item.nodeid,
+        status=trial.verdict.status,
+        exit=trial.verdict.exit,
+        duration=round(sum(times.values()), 3),
+        setup=round(times.get("setup", 0.0), 3),
+        call=round(times.get("call", 0.0), 3),
+        teardown=round(times.get("teardown", 0.0), 3),
+        message=trial.verdict.message,
+        file=file,
+        line=(line or 0) + 1,
+        splats=trial.splats(),
+        marks=tuple(trial.marks),
+        nodes=trial.nodes(base),
+        topology=trial.topology,
+    )
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """A kernel's failure looks like one; the lab's own is an error."""
+    status = getattr(report, "lab_status", "")
+    if status == "kernel":
+        return "failed", "K", "KERNEL"
+    if status == "infra":
+        return "error", "I", "INFRA"
+    return None
+
+
+class Collector:
+    """Where reports arrive (the controller, with xdist): writes tests.jsonl.
+
+    One line a test, as soon as it is known: what a dead pytest leaves is still
+    worth reading.
+    """
+
+    def __init__(self, cell: Cell, directory: Path) -> None:
+        self._cell = cell
+        self._path = directory / "tests.jsonl"
+        self._details: dict[str, list[str]] = {}
+        self._known: set[str] = set()
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if not hasattr(session.config, "workerinput"):
+            self._path.write_text("", encoding="utf-8")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed or report.skipped:
+            self._details.setdefault(report.nodeid, []).append(_detail(report))
+        result = getattr(report, "lab_result", None)
+        if result is not None:
+            self._write({**result, "detail": self._detail_of(report.nodeid)})
+        elif report.when not in ("setup", "call", "teardown"):
+            self._write(_lost(report))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._write(
+                TestResult(
+                    id=report.nodeid, status="failed", exit=1, duration=0.0,
+                    message="the tests could not be collected", detail=report.longreprtext,
+                    file=report.nodeid.partition("::")[0],
+                ).model_dump(mode="json")
+            )  # fmt: skip
+
+    def _detail_of(self, test: str) -> str:
+        return "\n\n".join(text for text in self._details.pop(test, []) if text)
+
+    def _write(self, result: dict[str, object]) -> None:
+        # With xdist, workers have this plugin too; only the controller writes.
+        test = str(result["id"])
+        if test in self._known:
+            return
+        self._known.add(test)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+def _detail(report: pytest.TestReport) -> str:
+    parts = [f"in {report.when}:", report.longreprtext]
+    parts += [f"--- {title}\n{text}" for title, text in report.sections]
+    return "\n".join(parts)
+
+
+def _lost(report: pytest.TestReport) -> dict[str, object]:
+    """xdist's report of a test whose worker died."""
+    return TestResult(
+        id=report.nodeid, status="infra", exit=4, duration=0.0,
+        message="the process that ran the test died", detail=report.longreprtext,
+        marks=(Mark(when=0.0, what=f"lost at {time.strftime('%H:%M:%S')}"),),
+    ).model_dump(mode="json")  # fmt: skip

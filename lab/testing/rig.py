@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a cell and the store to machines that can be started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from lab.errors import UserError
+from lab.image.artifact import Image, load_image
+from lab.kernel.artifact import Kernel, load_kernel
+from lab.modules.artifact import ModuleSet, load_modules
+from lab.provider import Provider
+from lab.store import Artifact, Store
+from lab.testing.cell import Cell
+from lab.vm import accel
+from lab.vm.spec import MachineSpec
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Everything that the tests of one cell stand on."""
+
+    cell: Cell
+    store: Store
+    kernel: Kernel = field(init=False)
+    modules: ModuleSet | None = field(init=False)
+    image: Image = field(init=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        kernel = self._artifact("kernel", self.cell.kernel)
+        put(self, "kernel", load_kernel(key=kernel.key, path=kernel.path))
+        modules = self.cell.modules and self._artifact("modules", self.cell.modules)
+        put(self, "modules", modules and load_modules(key=modules.key, path=modules.path))
+        image = self._artifact("image", self.cell.image)
+        put(self, "image", load_image(key=image.key, path=image.path))
+
+    def _artifact(self, kind: str, key: str) -> Artifact:
+        found = self.store.find(kind, key)
+        if found is None:
+            raise UserError(
+                f"cell {self.cell.name}: {kind} {key} is not in the store",
+                file=self.store.root,
+                right="copy artifacts/ of the store that it was planned with, or plan it here "
+                "with `lab test`",
+            )
+        return found
+
+    @cached_property
+    def accel(self) -> str:
+        """ "tcg" or "kvm", as the cell asks and the host can."""
+        return accel.choose(self.cell.accel, self.store).name
+
+    @property
+    def patience(self) -> float:
+        """Time limits are multiplied by it."""
+        return self.cell.patience
+
+    def spec(self, name: str) -> MachineSpec:
+        """The cell's usual machine, under a name."""
+        return MachineSpec(
+            name=name,
+            kernel=self.kernel.bzimage,
+            root=self.image.root,
+            payload=self.modules.payload if self.modules else None,
+            memory=self.cell.memory,
+            accel=self.accel,
+            cmdline=self.cell.cmdline,
+            patience=self.patience,
+        )
+
+    def provider(self, *, cold: bool = False) -> Provider:
+        """The backend that the cell asks for.
+
+        Args:
+            cold: machines are booted, never cloned.
+
+        Errors:
+            UserError: there is no such provider.
+        """
+        # Imported here: each backend pulls in libraries of its own.
+        if self.cell.provider == "qemu":
+            from lab.provider.qemu import QemuProvider
+
+            return QemuProvider(store=self.store, clones=not cold)
+        if self.cell.provider == "vagrant":
+            from lab.provider.vagrant import VagrantProvider
+
+            return VagrantProvider(store=self.store)
+        raise UserError(
+            f"there is no provider `{self.cell.provider}`", right="qemu or vagrant"
+        )
+
+
+def shaped(spec: MachineSpec, shape: dict[str, object]) -> MachineSpec:
+    """A machine with some of its attributes changed by a test.
+
+    Errors:
+        UserError: a machine has no such attribute.
+    """
+    unknown = set(shape) - set(MachineSpec.__dataclass_fields__)
+    if unknown:
+        raise UserError(
+            f"a machine has no `{min(unknown)}`",
+            right="one of " + ", ".join(sorted(MachineSpec.__dataclass_fields__)),
+        )
+    tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in shape.items()}
+    return replace(spec, **tuples)  # type: ignore[arg-type]
+
+
+def checkout() -> Path:
+    """The directory that lab.yaml, tests/ and lunatik-src/ stand in."""
+    return Path(__file__).resolve().parent.parent.parent

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One machine for all tests of a process: sanitizers need history.
+
+A clone forgets lock orders and young leaks. Under the debug flavour each suite
+also runs once in one machine, lockdep learning throughout, kmemleak scanned
+at its end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from lab.errors import LabError
+from lab.testing.lease import Leases, charge
+from lab.testing.rig import Rig
+from lab.vm.machine import Machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab.provider import Provider
+    from lab.testing.trial import Trial
+
+#: kmemleak ignores objects younger than 5 seconds.
+_YOUNG = 6.0
+_SCAN = (
+    "test -e /sys/kernel/debug/kmemleak || exit 0; sleep {young};"
+    " for turn in 1 2; do echo scan >/sys/kernel/debug/kmemleak; done;"
+    " cat /sys/kernel/debug/kmemleak"
+)
+
+
+class Owner(Protocol):
+    """What a shared machine needs of the bench."""
+
+    rig: Rig
+    provider: Provider
+    cold: Provider
+    leases: Leases
+    directory: Path
+
+
+class SharedMachine:
+    """Lends one machine to test after test; a new one when it was lost."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._machine: Machine | None = None
+        self._lease = ""
+        self._number = 0
+        self._last: Trial | None = None
+
+    def lend(self, trial: Trial) -> Machine:
+        """The machine, watched by the test that gets it."""
+        taint = 0
+        if self._machine is not None and self._last is not None:
+            if self._last.verdict.status == "kernel" or not self._last.answers("shared"):
+                self.close()
+            else:
+                taint = self._last.taint("shared")
+        machine = self._machine or self._start()
+        self._last = trial
+        trial.borrow(machine, taint=taint)
+        return machine
+
+    def leaks(self) -> str:
+        """What kmemleak finds now, "" where it finds nothing or is not built in."""
+        if self._machine is None:
+            return ""
+        found = self._machine.execute(_SCAN.format(young=_YOUNG), timeout=60)
+        return found.stdout.strip()
+
+    def close(self) -> None:
+        """End the machine."""
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            machine.body.stop()
+            self._owner.leases.give_back(self._lease)
+
+    def _start(self) -> Machine:
+        spec = self._owner.rig.spec("shared")
+        self._lease = self._owner.leases.take(
+            holder="shared", memory=charge(spec.memory), cores=spec.cpus, timeout=900
+        )
+        self._number += 1
+        where = self._owner.directory / "nodes" / f"shared-{self._number}"
+        try:
+            self._machine = self._owner.cold.start(spec, where)
+        except LabError:
+            self._owner.leases.give_back(self._lease)
+            raise
+        return self._machine

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One test and its machines, from the first to the verdict."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.provider import Provider
+from lab.results.record import Mark, Node, Splat
+from lab.testing.hang import Stacks, gather
+from lab.testing.host import HostWatch
+from lab.testing.lease import Leases, charge
+from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
+from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent, MachineDied
+from lab.vm.machine import Machine
+from lab.vm.spec import MachineSpec
+from lab.watch.follow import Sighting, Watch
+
+#: Seconds (for a patience of 1) that a healthy guest needs at most to answer
+#: the question whether it still lives, and its answer to reach the console.
+_BARRIER = 10.0
+#: Seconds to wait for room on the host.
+_LEASE_PATIENCE = 900.0
+
+#: Taint flags that the kernel sets when something went wrong in it, see
+#: Documentation/admin-guide/tainted-kernels.rst.
+_TAINTS = {4: "M: machine check", 5: "B: bad page", 7: "D: died", 9: "W: warning",
+           14: "L: soft lockup"}  # fmt: skip
+
+
+@dataclass
+class _Guest:
+    """A machine of a trial and what is known of it."""
+
+    machine: Machine
+    lease: str | None
+    borrowed: bool = False
+    silent: bool = False
+    dead: bool = False
+    ended: bool = False
+    taint: int = 0
+    taint_before: int = 0
+
+
+class Trial:
+    """Starts the machines of a test, watches their kernels, judges.
+
+    It is a `Provider` itself: whoever starts machines through it (a fixture, a
+    topology) has them leased, watched and ended.
+
+    Args:
+        test: pytest's node id.
+        directory: kept; each node gets a directory in it.
+        provider: where machines come from.
+        watch: reads their consoles.
+        leases: room on the host.
+        host: tells whether the host was slow.
+        expected: patterns of splats that the test asks for.
+    """
+
+    name = "trial"
+
+    def __init__(
+        self,
+        *,
+        test: str,
+        directory: Path,
+        provider: Provider,
+        watch: Watch,
+        leases: Leases,
+        host: HostWatch,
+        expected: Sequence[str] = (),
+    ) -> None:
+        self.test = test
+        self.directory = directory
+        self.provider = provider
+        self.watch = watch
+        self.leases = leases
+        self.host = host
+        self.expected = tuple(expected)
+        self.verdict = PASSED
+        self.marks: list[Mark] = []
+        self.topology: dict[str, object] | None = None
+        self._holder = uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._guests: dict[str, _Guest] = {}
+        self._began = time.monotonic()
+        self._judged = 0
+
+    # What fixtures and topologies use
+
+    def start(
+        self,
+        spec: MachineSpec,
+        directory: Path | None = None,
+        *,
+        provider: Provider | None = None,
+    ) -> Machine:
+        """Start a machine that ends with the test; see Provider.start.
+
+        The directory defaults to one named after the node, the provider to the
+        cell's.
+        """
+        where = directory or self.directory / spec.name
+        with self._lock:
+            if spec.name in self._guests:
+                raise ValueError(f"this test has a machine `{spec.name}` already")
+        lease = self.leases.take(
+            holder=self._holder,
+            memory=charge(spec.memory),
+            cores=spec.cpus,
+            timeout=_LEASE_PATIENCE,
+        )
+        self.watch.follow(spec.name, where / "console.log")
+        self.mark("starts", node=spec.name)
+        try:
+            machine = (provider or self.provider).start(spec, where)
+        except BaseException:
+            self.leases.give_back(lease)
+            raise
+        with self._lock:
+            self._guests[spec.name] = _Guest(machine=machine, lease=lease)
+        self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
+        return machine
+
+    def borrow(self, machine: Machine, *, taint: int = 0) -> None:
+        """Watch a machine that outlives the test."""
+        console = machine.directory / "console.log"
+        size = console.stat().st_size if console.exists() else 0
+        self.watch.follow(machine.name, console, offset=size)
+        with self._lock:
+            self._guests[machine.name] = _Guest(
+                machine=machine, lease=None, borrowed=True, taint_before=taint
+            )
+
+    def mark(self, what: str, *, node: str = "") -> None:
+        """Put a moment on the test's time line."""
+        self.marks.append(Mark(when=round(self.watch.now, 3), node=node, what=what))
+
+    def close(self) -> None:
+        """End the machines; borrowed ones go on."""
+        for guest in list(self._guests.values()):
+            self._end(guest)
+        self.watch.finish()
+
+    # What the plugin uses
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Every machine that the test started, ended ones too."""
+        with self._lock:
+            return tuple(guest.machine for guest in self._guests.values())
+
+    def enter(self, phase: str) -> None:
+        """The next phase of the test begins: setup, test, teardown."""
+        self.watch.enter(phase)
+        self._began = time.monotonic()
+        self.mark(phase)
+
+    def settle(self, error: BaseException | None, *, last: bool = True) -> Verdict:
+        """Ask every machine for its health and judge the phase that ends."""
+        health = self._health(error)
+        sightings = self.watch.sightings
+        # What an earlier phase was judged for is not judged again.
+        fresh, self._judged = sightings[self._judged :], len(sightings)
+        seen = sort_out(sightings, self.expected)
+        new = {id(sighting) for sighting in fresh}
+        unexpected = tuple(s for s in seen.unexpected if id(s) in new)
+        verdict = judge(
+            error,
+            replace(seen, unexpected=unexpected),
+            health,
+            last=last,
+        )
+        self.verdict = self.verdict.worse(verdict)
+        return verdict
+
+    def end_machines(self, why: str) -> dict[str, Stacks]:
+        """Keep the stacks of what runs, then end every machine: a limit has passed."""
+        stacks = {}
+        for guest in list(self._guests.values()):
+            if guest.ended or not guest.machine.body.alive():
+                continue
+            stacks[guest.machine.name] = self._stacks(guest)
+            self.mark(f"ended: {why}", node=guest.machine.name)
+            guest.machine.body.stop()
+            guest.dead = guest.ended = True
+        return stacks
+
+    def splats(self) -> tuple[Splat, ...]:
+        """Everything that the kernels said, for the results."""
+        expected = {id(s) for s in sort_out(self.watch.sightings, self.expected).expected}
+        return tuple(
+            _record(s, expected=id(s) in expected) for s in self.watch.sightings
+        )
+
+    def nodes(self, base: Path) -> tuple[Node, ...]:
+        """The machines, for the results; directories relative to `base`."""
+        return tuple(
+            Node(
+                name=machine.name,
+                directory=str(machine.directory.relative_to(base))
+                if machine.directory.is_relative_to(base)
+                else str(machine.directory),
+                cloned=machine.cloned,
+                memory=machine.spec.memory,
+                cpus=machine.spec.cpus,
+            )
+            for machine in self.machines
+        )
+
+    def taint(self, node: str) -> int:
+        """The taint flags that a node had when it was last asked."""
+        return self._guests[node].taint
+
+    def answers(self, node: str) -> bool:
+        """Whether a node was well when it was last asked."""
+        guest = self._guests[node]
+        return not (guest.silent or guest.dead or guest.ended)
+
+    # How health is found out
+
+    def _health(self, error: BaseException | None) -> Health:
+        with self._lock:
+            guests = list(self._guests.values())
+        for guest in guests:
+            if not (guest.ended or guest.silent or guest.dead):
+                self._ask(guest)
+        self.watch.poll()
+        if error is not None or any(g.silent or g.dead for g in guests):
+            # What was cut off by a death is a report all the same.
+            self.watch.finish()
+        pids = [guest.machine.body.pid for guest in guests if guest.silent]
+        return Health(
+            hung=tuple(guest.machine.name for guest in guests if guest.silent),
+            died=tuple(guest.machine.name for guest in guests if guest.dead),
+            tainted=self._tainted(guests),
+            host_to_blame=self.host.blame(
+                since=self._began, pids=tuple(pid for pid in pids if pid)
+            ),
+        )
+
+    def _ask(self, guest: _Guest) -> None:
+        """One question that tells: it lives, its log is complete up to here, its taint.
+
+        A marker in the kernel log has passed the console when all that was
+        logged before it has.
+        """
+        machine = guest.machine
+        if not machine.body.alive():
+            guest.dead = True
+            return
+        token = f"lab: mark {uuid.uuid4().hex[:12]}"
+        limit = _BARRIER
+        try:
+            said = machine.execute(
+                f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=limit
+            )
+        except MachineDied:
+            guest.dead = True
+            return
+        except GuestPanicked:
+            # The watch has the panic's report or soon will.
+            self.watch.wait_for(machine.name, "end Kernel panic", timeout=5.0)
+            guest.dead = True
+            return
+        except (GuestSilent, CommandTimeout):
+            guest.silent = machine.body.alive()
+            guest.dead = not guest.silent
+            if guest.silent:
+                self._stacks(guest)
+            return
+        except LabError:
+            guest.dead = not machine.body.alive()
+            return
+        self.watch.wait_for(machine.name, token, timeout=2.0 * machine.spec.patience)
+        if said.status == 0 and said.stdout.strip().isdigit():
+            guest.taint = int(said.stdout)
+
+    def _tainted(self, guests: list[_Guest]) -> dict[str, str]:
+        """Taints that are new and that no report of the same node explains."""
+        spoke = {s.node for s in self.watch.sightings if s.event.severity != "note"}
+        result = {}
+        for guest in guests:
+            fresh = guest.taint & ~guest.taint_before
+            new = [name for bit, name in _TAINTS.items() if fresh >> bit & 1]
+            if new and guest.machine.name not in spoke:
+                result[guest.machine.name] = ", ".join(new)
+        return result
+
+    def _stacks(self, guest: _Guest) -> Stacks:
+        self.mark("does not answer: its stacks are taken", node=guest.machine.name)
+        stacks = gather(guest.machine, seen=self._console(guest))
+        (guest.machine.directory / "stacks.log").write_text(stacks.text, encoding="utf-8")
+        return stacks
+
+    @staticmethod
+    def _console(guest: _Guest) -> Path:
+        return guest.machine.directory / "console.log"
+
+    def _end(self, guest: _Guest) -> None:
+        if guest.borrowed or guest.ended:
+            if guest.lease:
+                self.leases.give_back(guest.lease)
+                guest.lease = None
+            return
+        guest.ended = True
+        try:
+            guest.machine.body.stop()
+        finally:
+            if guest.lease:
+                self.leases.give_back(guest.lease)
+                guest.lease = None
+            self.mark("ends", node=guest.machine.name)
+
+
+def directory_name(test: str) -> str:
+    """A test's node id as one file name that is still readable."""
+    path, _, rest = test.partition("::")
+    name = f"{Path(path).stem}.{rest}" if rest else Path(path).stem
+    return re.sub(r"[^\w.\[\]=,+-]+", "_", name)[:120].rstrip("_.")
+
+
+def _record(sighting: Sighting, *, expected: bool) -> Splat:
+    event = sighting.event
+    return Splat(
+        node=sighting.node,
+        phase=sighting.phase,
+        when=sighting.when,
+        time=event.time,
+        kind=event.kind,
+        severity=event.severity,
+        title=event.title,
+        fingerprint=event.fingerprint,
+        stack=event.stack,
+        text=event.text,
+        line=event.line,
+        expected=expected,
+        noise=sighting.noise,
+    )

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Follow the consoles of running machines and say what their kernels said, and when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.watch.event import Event
+from lab.watch.parser import Parser
+from lab.watch.policy import Policy, load_policy
+
+_CHUNK = 1 << 20
+#: Bytes of one console that are parsed whole; a guest that floods it beyond is
+#: read at its latest megabyte only, so that reading never falls behind.
+FLOOD = 32 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """An event, and who is to blame for it.
+
+    Attributes:
+        node: the machine's name.
+        phase: what the test was doing when the report began ("setup", "test",
+            "teardown", ...).
+        when: seconds since the watch began.
+        noise: the policy's reason to excuse it, or None.
+    """
+
+    node: str
+    phase: str
+    when: float
+    event: Event
+    noise: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """True where somebody must answer for it."""
+        return self.noise is None and self.event.severity != "note"
+
+
+@dataclass
+class _Console:
+    node: str
+    path: Path
+    parser: Parser
+    offset: int = 0
+    rest: bytes = b""
+    phase: str = ""
+    when: float = 0.0
+    tail: bytes = b""
+    flooded: bool = False
+
+
+@dataclass
+class Watch:
+    """Watches the consoles of one test's machines.
+
+    Call `poll` at will, from any thread; what was written before the call is
+    seen by it.
+    """
+
+    kernel: str
+    flavour: str
+    policy: Policy = field(default_factory=load_policy)
+    phase: str = "setup"
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._consoles: dict[str, _Console] = {}
+        self._sightings: list[Sighting] = []
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Everything seen so far, noise and notes included."""
+        with self._lock:
+            return tuple(self._sightings)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the watch began."""
+        return time.monotonic() - self._began
+
+    def follow(self, node: str, log: Path, *, offset: int = 0) -> None:
+        """Follow a console from a byte of its log on; the file may come later."""
+        with self._lock:
+            self._consoles[node] = _Console(
+                node=node, path=log, parser=Parser(self.policy), offset=offset
+            )
+
+    def enter(self, phase: str) -> None:
+        """What is written from now on belongs to another phase of the test."""
+        self.poll()
+        self.phase = phase
+
+    def poll(self) -> None:
+        """Read what the consoles have got since the last time."""
+        with self._lock:
+            for console in self._consoles.values():
+                self._read(console)
+
+    def finish(self) -> None:
+        """Read to the end and close reports that are still open."""
+        self.poll()
+        with self._lock:
+            for console in self._consoles.values():
+                if console.rest:
+                    line, console.rest = console.rest, b""
+                    self._line(console, line)
+                self._note(console, console.parser.flush())
+
+    def wait_for(self, node: str, text: str, *, timeout: float) -> bool:
+        """Whether a text came up on a console of late, or comes within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        wanted = text.encode()
+        while True:
+            self.poll()
+            if wanted in self._consoles[node].tail:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+
+    def flooded(self, node: str) -> bool:
+        """Whether a console held more than the watch reads whole."""
+        return self._consoles[node].flooded
+
+    def _read(self, console: _Console) -> None:
+        try:
+            with console.path.open("rb") as log:
+                size = log.seek(0, 2)
+                if size - console.offset > FLOOD or (console.flooded and size > console.offset):
+                    console.flooded = True
+                    console.offset = max(console.offset, size - _CHUNK)
+                    console.rest = b""
+                log.seek(console.offset)
+                while chunk := log.read(_CHUNK):
+                    console.offset += len(chunk)
+                    self._take(console, chunk)
+        except FileNotFoundError:
+            return
+
+    def _take(self, console: _Console, chunk: bytes) -> None:
+        console.tail = (console.tail + chunk)[-8192:]
+        *lines, console.rest = (console.rest + chunk).split(b"\n")
+        # A line without end must not grow for ever.
+        console.rest = console.rest[-65536:]
+        for line in lines:
+            self._line(console, line)
+
+    def _line(self, console: _Console, line: bytes) -> None:
+        was_open = console.parser.open
+        events = console.parser.feed(line.decode(errors="replace"))
+        self._note(console, events)
+        if console.parser.open and (events or not was_open):
+            console.phase, console.when = self.phase, self.now
+        elif not console.parser.open:
+            console.phase = ""
+
+    def _note(self, console: _Console, events: list[Event]) -> None:
+        for event in events:
+            self._sightings.append(
+                Sighting(
+                    node=console.node,
+                    phase=console.phase or self.phase,
+                    when=round(console.when if console.phase else self.now, 3),
+                    event=event,
+                    noise=self._excuse(event),
+                )
+            )
+            console.phase = ""
+
+    def _excuse(self, event: Event) -> str | None:
+        for noise in self.policy.noise:
+            if noise.covers(event.text, kernel=self.kernel, flavour=self.flavour):
+                return noise.reason
+        return None
