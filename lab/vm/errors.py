@@ -14,8 +14,16 @@ from lab.errors import InfraError
 class CommandFailed(AssertionError):
     """A command on a guest ended otherwise than the test's author said."""
 
-    def __init__(self, *, node: str, command: str, status: int, stdout: str, stderr: str,
-                 expected: str = "success") -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        command: str,
+        status: int,
+        stdout: str,
+        stderr: str,
+        expected: str = "success",
+    ) -> None:
         self.node = node
         self.command = command
         self.status = status
@@ -31,8 +39,9 @@ class CommandFailed(AssertionError):
 class CommandTimeout(AssertionError):
     """A command on a guest took longer than its limit and was ended there."""
 
-    def __init__(self, *, node: str, command: str, seconds: float,
-                 stdout: str = "", stderr: str = "") -> None:
+    def __init__(
+        self, *, node: str, command: str, seconds: float, stdout: str = "", stderr: str = ""
+    ) -> None:
         self.node = node
         self.command = command
         self.seconds = seconds
@@ -53,8 +62,23 @@ class GuestPanicked(GuestSilent):
     """The guest's kernel panicked: QEMU said so."""
 
 
+class ConsoleFlooded(GuestSilent):
+    """The guest wrote so much to its console that it was ended."""
+
+
 class MachineDied(InfraError):
-    """QEMU ended although nobody asked it to."""
+    """The machine is gone although nobody asked for it.
+
+    Args:
+        what: the message.
+        reason: "qemu" (QEMU crashed or never started), QEMU's own reason for
+            its end ("guest-shutdown", "guest-reset", ...), or "stopped" for a
+            command to a machine that was stopped.
+    """
+
+    def __init__(self, what: str, *, reason: str) -> None:
+        super().__init__(what)
+        self.reason = reason
 
 
 class GuestFileError(InfraError):

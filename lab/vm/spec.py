@@ -60,7 +60,7 @@ class Nic:
     """
 
     mac: str | None = None
-    wire: Wire = Hub()  # noqa: RUF009 - frozen
+    wire: Wire = Hub()
     capture: Path | None = None
 
 
@@ -92,8 +92,11 @@ class MachineSpec:
         acpi_tables: compiled tables given to the firmware.
         debug_ports: see DebugPort.
         ssh_port: TCP port of the host's loopback that leads to the guest's
-            port 22 through a card of its own, or None for no such card.
+            port 22 through a card of its own; 0 for any free one, None for
+            no such card.
         gdb: unix socket for gdb; the machine then starts stopped.
+        prepare: commands that run once the guest answers, before anybody
+            gets it; a clone has them behind it.
     """
 
     name: str
@@ -112,6 +115,7 @@ class MachineSpec:
     debug_ports: tuple[DebugPort, ...] = ()
     ssh_port: int | None = None
     gdb: Path | None = None
+    prepare: tuple[str, ...] = ()
 
     def slots(self) -> tuple[Nic, ...]:
         """The cards of the machine's shape: those asked for, padded with unplugged ones.

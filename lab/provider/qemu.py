@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The default backend: QEMU started directly, no daemon, no root."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.progress import note
+from lab.store import Artifact, Store, key
+from lab.vm import snapshot
+from lab.vm.boot import boot
+from lab.vm.errors import CommandFailed, CommandTimeout
+from lab.vm.machine import Machine
+from lab.vm.snapshot import Inspect
+from lab.vm.spec import MachineSpec
+
+
+class QemuProvider:
+    """Clones of snapshots where possible, cold boots otherwise.
+
+    Args:
+        store: where snapshots are kept; None boots every machine cold.
+        inspect: sees a base's kernel log before it is frozen; what it returns
+            is the reason to refuse it.
+    """
+
+    name = "qemu"
+
+    def __init__(self, *, store: Store | None = None, inspect: Inspect | None = None) -> None:
+        self.store = store
+        self.inspect = inspect
+        self._lock = threading.Lock()
+        self._machines: list[Machine] = []
+        self._refused: set[str] = set()
+
+    def start(self, spec: MachineSpec, directory: Path) -> Machine:
+        """A machine that has answered its first command; see Provider.start."""
+        frozen = self.freeze(spec)
+        machine = None if frozen is None else self._clone(spec, directory, frozen)
+        if machine is None:
+            machine = boot(spec, directory)
+        with self._lock:
+            self._machines.append(machine)
+        return machine
+
+    def freeze(self, spec: MachineSpec) -> Artifact | None:
+        """The snapshot for a spec, made if need be; None, with a notice, if there can be none."""
+        if self.store is None or snapshot.clonable(spec) is not None:
+            return None
+        name = key(snapshot.inputs(spec))
+        if name in self._refused:
+            return None
+        try:
+            return snapshot.make(spec, self.store, self.inspect)
+        except (LabError, CommandFailed, CommandTimeout) as error:
+            self._refused.add(name)
+            note(f"no snapshot, so machines boot cold: {error}")
+            return None
+
+    def close(self) -> None:
+        """End every machine that is still running."""
+        with self._lock:
+            machines, self._machines = self._machines, []
+        for machine in machines:
+            machine.stop()
+
+    def _clone(self, spec: MachineSpec, directory: Path, frozen: Artifact) -> Machine | None:
+        try:
+            return snapshot.clone(spec, directory, frozen)
+        except LabError as error:
+            note(f"{spec.name} boots cold, its clone failed: {error}")
+            return None

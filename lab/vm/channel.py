@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest channel: commands and files through qemu-guest-agent.
+
+It goes over a virtio serial port, out of the way of the network under test.
+The agent speaks QMP without greeting or negotiation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ConnectError, ExecInterruptedError, QMPClient, QMPError, StateError
+from qemu.qmp.qmp_client import ExecuteError
+
+from lab.errors import LabError
+from lab.vm import loop
+from lab.vm.errors import CommandTimeout, GuestFileError, GuestSilent
+from lab.vm.machine import Completed
+
+#: Seconds for one answer of the agent's, apart from a command's own time.
+SILENCE = 20.0
+
+#: Bytes moved by one request; larger ones gain nothing and block the rest.
+CHUNK = 256 * 1024
+
+#: The agent keeps at most 16 MiB of each stream, and base64 adds a third.
+READ_LIMIT = 64 * 1024 * 1024
+
+#: Where the image keeps the lab's `run` (vm-images/guest.c).
+RUN = "/usr/lib/lab/run"
+
+
+class AgentChannel:
+    """Speaks to the agent in one guest; any number of requests at once.
+
+    Args:
+        node: the machine's name, for messages.
+        socket: the agent's socket.
+        patience: multiplies SILENCE.
+        doom: done with the reason once the machine is known to be lost.
+    """
+
+    def __init__(self, *, node: str, socket: Path, patience: float,
+                 doom: asyncio.Future[LabError]) -> None:
+        self.node = node
+        self.socket = socket
+        self.silence = SILENCE * patience
+        self.doom = doom
+        self._client: QMPClient | None = None
+        self._connecting = asyncio.Lock()
+
+    def run(self, command: str, *, timeout: float, stdin: bytes | None = None) -> Completed:
+        """Run a shell command; see Machine.execute."""
+        return loop.call(self.run_async(command, timeout=timeout, stdin=stdin))
+
+    def read(self, path: str, *, timeout: float) -> bytes:
+        """The content of a guest's file."""
+        return loop.call(self._read(path, timeout))
+
+    def write(self, path: str, data: bytes, *, mode: int | None,
+              timeout: float) -> None:
+        """Make a guest's file."""
+        loop.call(self._write(path, data, mode, timeout))
+
+    async def ping(self, *, timeout: float) -> None:
+        """Wait until the agent has answered once.
+
+        Raises:
+            GuestSilent: it did not within `timeout` seconds.
+        """
+        await self._ask("guest-ping", {}, timeout=timeout)
+
+    async def connect(self) -> None:
+        """Connect now rather than with the first request."""
+        await self._connected()
+
+    async def run_async(self, command: str, *, timeout: float,
+                        stdin: bytes | None = None) -> Completed:
+        """`run`, on the loop."""
+        request: dict[str, object] = {"path": RUN, "arg": [command], "capture-output": True}
+        if stdin is not None:
+            request["input-data"] = base64.b64encode(stdin).decode()
+        pid = (await self._ask("guest-exec", request))["pid"]
+        ended = await self._await_end(pid, timeout)
+        if ended is None:
+            ended = await self._end(pid)
+            out, err = ("", "") if ended is None else (ended.stdout, ended.stderr)
+            raise CommandTimeout(node=self.node, command=command, seconds=timeout,
+                                 stdout=out, stderr=err)
+        return ended
+
+    async def _await_end(self, pid: int, timeout: float) -> Completed | None:
+        """Poll ever more slowly: a quick command is answered at once, a long one costs little."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        pause = 0.001
+        while True:
+            status = await self._ask("guest-exec-status", {"pid": pid})
+            if status["exited"]:
+                return _completed(status)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            await self._pause(min(pause, left))
+            pause = min(pause * 1.5, 0.1)
+
+    async def _end(self, pid: int) -> Completed | None:
+        """Kill a command's process group; what it had said, if it ends."""
+        await self._ask("guest-exec", {"path": "/bin/sh",
+                                       "arg": ["-c", f"kill -KILL -- -{pid}"]})
+        return await self._await_end(pid, 2.0)
+
+    async def _read(self, path: str, timeout: float) -> bytes:
+        handle = await self._open(path, "r", timeout)
+        parts = []
+        try:
+            while True:
+                got = await self._ask("guest-file-read", {"handle": handle, "count": CHUNK},
+                                      timeout=timeout)
+                parts.append(base64.b64decode(got["buf-b64"]))
+                if got["eof"]:
+                    return b"".join(parts)
+        except ExecuteError as error:
+            raise GuestFileError(f"{self.node}: {path} cannot be read: {error}") from error
+        finally:
+            await self._ask("guest-file-close", {"handle": handle}, timeout=timeout)
+
+    async def _write(self, path: str, data: bytes, mode: int | None, timeout: float) -> None:
+        handle = await self._open(path, "w", timeout)
+        try:
+            for start in range(0, len(data), CHUNK):
+                chunk = binascii.b2a_base64(data[start:start + CHUNK], newline=False).decode()
+                await self._ask("guest-file-write", {"handle": handle, "buf-b64": chunk},
+                                timeout=timeout)
+            await self._ask("guest-file-flush", {"handle": handle}, timeout=timeout)
+        except ExecuteError as error:
+            raise GuestFileError(f"{self.node}: {path} cannot be written: {error}",
+                                 right="is the guest's memory full?") from error
+        finally:
+            await self._ask("guest-file-close", {"handle": handle}, timeout=timeout)
+        if mode is None:
+            return
+        done = await self.run_async(f"chmod {mode:o} -- {_quoted(path)}", timeout=timeout)
+        if done.status != 0:
+            raise GuestFileError(f"{self.node}: {path}: {done.stderr.strip()}")
+
+    async def _open(self, path: str, mode: str, timeout: float) -> int:
+        try:
+            return int(await self._ask("guest-file-open", {"path": path, "mode": mode},
+                                       timeout=timeout))
+        except ExecuteError as error:
+            raise GuestFileError(f"{self.node}: {path} cannot be opened: {error}") from error
+
+    async def _pause(self, seconds: float) -> None:
+        if self.doom.done():
+            raise self.doom.result()
+        await asyncio.sleep(seconds)
+
+    async def _ask(self, command: str, arguments: dict[str, object], *,
+                   timeout: float | None = None) -> Any:
+        """One request and its answer, unless the machine is lost meanwhile."""
+        work = asyncio.ensure_future(self._exchange(command, arguments))
+        limit = self.silence if timeout is None else max(timeout, 0.1)
+        try:
+            either: set[asyncio.Future[Any]] = {work, self.doom}
+            await asyncio.wait(either, timeout=limit,
+                               return_when=asyncio.FIRST_COMPLETED)
+            if work.done() and not isinstance(work.exception(), _LOST):
+                return work.result()
+            # A broken connection comes a moment before the news why it broke.
+            if work.done():
+                await asyncio.wait({self.doom}, timeout=2.0)
+            if self.doom.done():
+                raise self.doom.result()
+            raise GuestSilent(
+                f"{self.node}: the guest agent closed the connection" if work.done() else
+                f"{self.node}: the guest agent did not answer within {limit:g} s")
+        finally:
+            work.cancel()
+
+    async def _exchange(self, command: str, arguments: dict[str, object]) -> object:
+        client = await self._connected()
+        return await client.execute(command, arguments)
+
+    async def _connected(self) -> QMPClient:
+        async with self._connecting:
+            if self._client is None:
+                client = QMPClient(self.node, readbuflen=READ_LIMIT)
+                client.await_greeting = client.negotiate = False
+                await client.connect(str(self.socket))
+                self._client = client
+            return self._client
+
+    async def close(self) -> None:
+        """Let go of the agent; it serves the next who comes."""
+        client, self._client = self._client, None
+        if client is not None:
+            # If it was broken already, those who asked were told.
+            with contextlib.suppress(QMPError, OSError, EOFError):
+                await client.disconnect()
+
+
+_LOST = (ExecInterruptedError, ConnectError, StateError, EOFError, OSError)
+
+
+def _completed(status: dict[str, Any]) -> Completed:
+    code = status.get("exitcode")
+    if code is None:
+        code = 128 + int(status.get("signal", 0))
+    return Completed(status=code, stdout=_text(status, "out-data"),
+                     stderr=_text(status, "err-data"))
+
+
+def _text(status: dict[str, Any], key: str) -> str:
+    return base64.b64decode(status.get(key, "")).decode(errors="replace")
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "'\\''") + "'"

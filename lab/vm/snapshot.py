@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A booted machine, frozen: clones of it answer in a fraction of a boot's time.
+
+The base boots with its memory in a file.  Once it is ready it is stopped, and
+its devices are saved without the memory (migration with x-ignore-shared).  A
+clone maps the file privately, so all clones share what they do not write, and
+loads the devices.  The root is erofs below a tmpfs, so no disk needs a copy.
+
+All machines of one shape share a snapshot: its cards are plugged into
+nothing, and the clone's command line puts wires in their places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lab.errors import InfraError, LabError
+from lab.process import run
+from lab.store import Artifact, Json, Store
+from lab.vm import argv, boot, loop
+from lab.vm.argv import Memory
+from lab.vm.boot import Started
+from lab.vm.machine import Machine
+from lab.vm.qemu import plain
+from lab.vm.spec import MachineSpec, Nic
+
+#: Says why a kernel log must not be frozen, or None.  Given by lab.watch.
+Inspect = Callable[[str], str | None]
+
+#: Changes with the recipe below, so that older snapshots are not used.
+RECIPE = 1
+
+#: Taint that the lab's own modules bring: out of tree (O) and unsigned (E).
+HARMLESS_TAINT = 1 << 12 | 1 << 13
+
+#: Seconds to save or load the devices; it takes 0.05.
+TRANSFER_TIMEOUT = 30.0
+
+#: Bytes of fresh randomness that a clone gets.
+SEED = 64
+
+WAKE = "/usr/lib/lab/wake"
+
+
+class Unfit(InfraError):
+    """A machine that must not be frozen, or a spec that cannot be cloned."""
+
+
+def clonable(spec: MachineSpec) -> str | None:
+    """Why machines of this spec are never cloned, or None if they are."""
+    if spec.icount:
+        return "a clone's instruction count is not exact"
+    if spec.gdb is not None:
+        return "gdb wants to see the boot"
+    return None
+
+
+def shape(spec: MachineSpec) -> MachineSpec:
+    """What all machines that can share a snapshot have in common."""
+    return replace(spec, name="lab", patience=1.0,
+                   nics=tuple(Nic() for _ in spec.slots()),
+                   ssh_port=None if spec.ssh_port is None else 0)
+
+
+def inputs(spec: MachineSpec) -> dict[str, Json]:
+    """Everything that decides what a snapshot is: its content key's inputs.
+
+    The kernel, image and payload count by path, size and time: they are
+    artifacts, which never change in place.
+    """
+    common = shape(spec)
+    files = (common.kernel, common.root, common.payload, *common.acpi_tables)
+    return {
+        "recipe": RECIPE, "qemu": qemu_version(argv.program()),
+        "files": [_identity(file) for file in files],
+        "memory": common.memory, "cpus": common.cpus, "cpu": common.cpu,
+        "accel": common.accel, "cards": len(common.nics), "ssh": common.ssh_port is not None,
+        "cmdline": list(common.cmdline), "prepare": list(common.prepare),
+        "debug_ports": [[port.name, port.port] for port in common.debug_ports],
+    }
+
+
+@functools.cache
+def qemu_version(program: str) -> str:
+    """What `qemu --version` says first, package revision included."""
+    return run([program, "--version"], timeout=30).stdout.splitlines()[0]
+
+
+def make(spec: MachineSpec, store: Store, inspect: Inspect | None = None) -> Artifact:
+    """The snapshot for a spec; booted and frozen now if the store has none.
+
+    Args:
+        spec: what to clone later.
+        store: where snapshots are kept.
+        inspect: sees the kernel log before it is frozen.
+
+    Raises:
+        Unfit: the base must not be frozen: it splatted, is tainted, ...
+        LabError: the base did not boot, or the disk is full.
+    """
+    return store.make("snapshot", inputs(spec),
+                      lambda path: _freeze(spec, path, inspect))
+
+
+def clone(spec: MachineSpec, directory: Path, snapshot: Artifact) -> Machine:
+    """A machine that goes on where the snapshot was frozen.
+
+    Raises:
+        InfraError: QEMU did not take it.
+        GuestSilent: the clone does not answer.
+    """
+    memory = Memory(file=snapshot.path / "memory", frozen=True)
+    started = boot.assemble(spec, directory, memory=memory)
+    started.qemu.history = plain((snapshot.path / "console.log").read_bytes())
+    boot.guarded(started, _resume(started, spec, snapshot.path / "state"))
+    return started.machine(spec, cloned=True)
+
+
+def _freeze(spec: MachineSpec, path: Path, inspect: Inspect | None) -> None:
+    base = replace(shape(spec), patience=spec.patience)
+    started = boot.assemble(base, path, memory=Memory(file=path / "memory", frozen=False))
+    boot.guarded(started, boot.awake(started, base))
+    machine = started.machine(base)
+    try:
+        boot.prepare(machine)
+        _examine(machine, inspect)
+        # What a first command touches shall be in the guest's page cache.
+        machine.succeed("true", f"{WAKE} {_wake_words(base)}")
+        loop.call(_save(started, path / "state"))
+    finally:
+        machine.stop()
+
+
+def _examine(machine: Machine, inspect: Inspect | None) -> None:
+    """Refuse what a clone must not inherit; forget which warnings were given once."""
+    taint = int(machine.succeed("cat /proc/sys/kernel/tainted"))
+    if taint & ~HARMLESS_TAINT:
+        raise Unfit(f"its kernel is tainted ({taint})")
+    lockdep = machine.succeed("cat /proc/lockdep_stats 2>/dev/null || true")
+    if "debug_locks:" in lockdep and lockdep.split("debug_locks:")[1].split()[0] == "0":
+        raise Unfit("lockdep has turned itself off")
+    reason = inspect(machine.kernel_log()) if inspect is not None else None
+    if reason is not None:
+        raise Unfit(f"its log holds a splat: {reason}")
+    machine.execute("echo 1 > /sys/kernel/debug/clear_warn_once")
+
+
+async def _save(started: Started, state: Path) -> None:
+    qemu = started.qemu
+    await qemu.ask("stop")
+    await _ignore_memory(started)
+    # QEMU 7.2 has no file: migration yet (it came with 8.2).
+    await qemu.ask("migrate", {"uri": f"exec:cat > {shlex.quote(str(state))}"})
+    await _transferred(started, "completed")
+
+
+async def _resume(started: Started, spec: MachineSpec, state: Path) -> None:
+    qemu = started.qemu
+    await qemu.start()
+    # Before the devices are loaded: the base was frozen with somebody at the
+    # port, and a guest that sees the port close pauses for a tenth of a second.
+    await started.channel.connect()
+    await _ignore_memory(started)
+    await qemu.ask("migrate-incoming", {"uri": f"exec:cat {shlex.quote(str(state))}"})
+    await _transferred(started, "completed")
+    await qemu.ask("cont")
+    await _wake(started, spec)
+
+
+async def _ignore_memory(started: Started) -> None:
+    capability = {"capability": "x-ignore-shared", "state": True}
+    await started.qemu.ask("migrate-set-capabilities", {"capabilities": [capability]})
+
+
+async def _transferred(started: Started, wanted: str) -> None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + TRANSFER_TIMEOUT
+    while True:
+        status = (await started.qemu.ask("query-migrate")).get("status")
+        if status == wanted:
+            return
+        if status in ("failed", "cancelled") or clock() > deadline:
+            raise InfraError(f"{started.qemu.node}: the transfer of the machine's state "
+                             f"{status or 'did not begin'}: {started.qemu.complaint()}")
+        await asyncio.sleep(0.002)
+
+
+async def _wake(started: Started, spec: MachineSpec) -> None:
+    done = await started.channel.run_async(f"exec {WAKE} {_wake_words(spec)}",
+                                           timeout=10 * spec.patience)
+    if done.status != 0:
+        raise InfraError(f"{spec.name}: the clone did not wake: {done.stderr.strip()}")
+
+
+def _wake_words(spec: MachineSpec) -> str:
+    """What makes a clone itself: randomness, clock, name, addresses."""
+    cards = [f"eth{number}={argv.mac(spec, number, nic)}"
+             for number, nic in enumerate(spec.slots())]
+    words = [secrets.token_hex(SEED), str(time.time_ns()), spec.name, *cards]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _identity(file: Path | None) -> Json:
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise LabError(f"cannot be read: {error.strerror}", file=file) from error
+    return [str(file.resolve()), found.st_size, found.st_mtime_ns]
