@@ -108,19 +108,21 @@ class PathSource(Entry):
     path: Text
 
 
-def _kind_of_source(value: Any) -> str:
+KINDS_OF_SOURCE = "{debian, suite}, {git, ref}, {tarball, sha256} or {path}"
+
+
+def _kind_of_source(value: Any) -> str | None:
     kinds = ("debian", "git", "tarball", "path")
     if isinstance(value, Entry):
         return next(kind for kind in kinds if kind in type(value).model_fields)
     found = [kind for kind in kinds if isinstance(value, Mapping) and kind in value]
     if len(found) == 1:
         return found[0]
-    right = "{debian, suite}, {git, ref}, {tarball, sha256} or {path}"
     if isinstance(value, MarkedDict):
         raise value.where.error(
-            f"a source is of one kind, this names {' and '.join(found) or 'none'}", right
+            f"a source is of one kind, this names {' and '.join(found) or 'none'}", KINDS_OF_SOURCE
         )
-    raise ValueError(f"a source is {right}")
+    return None
 
 
 Source = Annotated[
@@ -128,7 +130,11 @@ Source = Annotated[
     | Annotated[GitSource, Tag("git")]
     | Annotated[TarballSource, Tag("tarball")]
     | Annotated[PathSource, Tag("path")],
-    Discriminator(_kind_of_source),
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message=f"a source is {KINDS_OF_SOURCE}",
+    ),
 ]
 
 
