@@ -36,7 +36,12 @@ class Channel(Protocol):
 
 
 class Body(Protocol):
-    """The process or domain behind a machine."""
+    """The process or domain behind a machine.
+
+    `expected` says that its end is no accident: somebody asked for it.
+    """
+
+    expected: bool
 
     @property
     def pid(self) -> int | None: ...
