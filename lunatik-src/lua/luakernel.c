@@ -1,24 +1,93 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What Lua finds in an operating system and here gets from the kernel.
+ * What Lua finds in an operating system and here gets from the kernel: log,
+ * randomness, warnings, and the libraries that make sense.
  */
+#include <linux/atomic.h>
 #include <linux/export.h>
+#include <linux/minmax.h>
+#include <linux/moduleparam.h>
 #include <linux/printk.h>
 #include <linux/random.h>
+#include <linux/ratelimit.h>
+#include <linux/string.h>
 
 #include "lua.h"
 #include "lauxlib.h"
 #include "lualib.h"
+#include "lstate.h"
 #include "lunatik_vm.h"
+
+static unsigned long hashseed;
+module_param(hashseed, ulong, 0400);
+MODULE_PARM_DESC(hashseed, "seed of all hashes, for exact measurements; 0 is a random one");
+
+static bool unsafe_debug;
+module_param(unsafe_debug, bool, 0600);
+MODULE_PARM_DESC(unsafe_debug, "open all of the debug library, for the test suite of Lua");
+
+/* A line of print costs as much as what the console may do with it. */
+#define PRINT_COST	512
+
+/* What the kernel log takes in one record, less its prefix. */
+#define PRINT_MAX	960
+
+u64 lunatikvm_secret;
 
 unsigned int lunatikvm_seed(void)
 {
-	return get_random_u32();
+	return hashseed ? (unsigned int)hashseed : get_random_u32();
 }
 
-void lunatikvm_print(const char *text, unsigned long length)
+void lunatikvm_setsecret(void)
 {
-	pr_cont("%.*s", (int)length, text);
+	u64 secret = hashseed ? hashseed : get_random_u64();
+
+	if (!READ_ONCE(lunatikvm_secret))
+		cmpxchg64(&lunatikvm_secret, 0, secret | 1);
+}
+
+/* print(...): one record of the kernel log, cut where that ends. */
+static int print(lua_State *L)
+{
+	int count = lua_gettop(L);
+	size_t length;
+	const char *line;
+	luaL_Buffer b;
+	int i;
+
+	lunatikvm_charge(L, PRINT_COST);
+	luaL_buffinit(L, &b);
+	for (i = 1; i <= count; i++) {
+		if (i > 1)
+			luaL_addchar(&b, '\t');
+		luaL_tolstring(L, i, NULL);
+		luaL_addvalue(&b);
+	}
+	luaL_pushresult(&b);
+	line = lua_tolstring(L, -1, &length);
+	pr_info("%.*s\n", (int)min_t(size_t, length, PRINT_MAX), line);
+	return 0;
+}
+
+/* warn(...), and errors in finalizers. The message comes in pieces. */
+static void warning(void *data, const char *piece, int continues)
+{
+	struct lunatikvm *vm = data;
+
+	if (!*vm->warning && !continues && *piece == '@') {
+		if (!strcmp(piece, "@on"))
+			vm->silent = false;
+		else if (!strcmp(piece, "@off"))
+			vm->silent = true;
+		return;
+	}
+	strlcat(vm->warning, piece, sizeof(vm->warning));
+	if (continues)
+		return;
+	if (!vm->silent)
+		pr_warn_ratelimited("lunatik: warning: %s\n", vm->warning);
+	*vm->warning = '\0';
 }
 
 static const luaL_Reg libraries[] = {
@@ -32,7 +101,30 @@ static const luaL_Reg libraries[] = {
 	{}
 };
 
-void lunatikvm_openlibs(lua_State *L, int flags)
+/*
+ * These would let a script give an object another class, reach into the
+ * frames and upvalues of C functions, or find what others keep in the
+ * registry. C trusts all of that.
+ */
+static const char * const unsafe_functions[] = {
+	"getlocal", "getmetatable", "getregistry", "getupvalue", "getuservalue",
+	"setlocal", "setmetatable", "setupvalue", "setuservalue", "upvalueid",
+	"upvaluejoin",
+};
+
+static void restrict_debug(lua_State *L)
+{
+	int i;
+
+	lua_getglobal(L, LUA_DBLIBNAME);
+	for (i = 0; i < ARRAY_SIZE(unsafe_functions); i++) {
+		lua_pushnil(L);
+		lua_setfield(L, -2, unsafe_functions[i]);
+	}
+	lua_pop(L, 1);
+}
+
+void lunatikvm_openlibs(lua_State *L)
 {
 	const luaL_Reg *library;
 
@@ -40,4 +132,9 @@ void lunatikvm_openlibs(lua_State *L, int flags)
 		luaL_requiref(L, library->name, library->func, 1);
 		lua_pop(L, 1);
 	}
+	lua_pushcfunction(L, print);
+	lua_setglobal(L, "print");
+	lua_setwarnf(L, warning, &G(L)->vm);
+	if (!READ_ONCE(unsafe_debug))
+		restrict_debug(L);
 }

@@ -20,7 +20,7 @@
 /*
  * Why a state is stopped. Once it is, it stays so: no Lua function of it runs
  * again, finalizers and __close included. Every protected call returns
- * LUA_ERRSTOP to C; pcall, xpcall and coroutines never return to Lua.
+ * LUA_ERRSTOP (luabudget.h) to C; pcall, xpcall and coroutines never return to Lua.
  */
 enum lunatikvm_reason {
 	LUNATIKVM_RUNNING,
@@ -65,10 +65,13 @@ const char *lunatikvm_why(enum lunatikvm_reason reason);
 /* "script.lua:12", where the state was when it was stopped; "" if unknown. */
 const char *lunatikvm_where(lua_State *L);
 
-/* Flags of lunatikvm_openlibs(). */
-#define LUNATIKVM_UNSAFE_DEBUG	1	/* all of debug, for the test suite */
+/*
+ * Opens base, coroutine, debug, math, string, table and utf8. May throw. Of
+ * debug only what can do no harm, unless the module parameter unsafe_debug.
+ */
+void lunatikvm_openlibs(lua_State *L);
 
-/* Opens base, coroutine, debug, math, string, table and utf8. May throw. */
-void lunatikvm_openlibs(lua_State *L, int flags);
+/* The seed for lua_newstate(). */
+unsigned int lunatikvm_seed(void);
 
 #endif

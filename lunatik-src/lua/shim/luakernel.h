@@ -36,11 +36,12 @@
 #define LUAI_DDEC(dec)		extern dec
 #define LUAI_DDEF
 
-void lunatikvm_print(const char *text, unsigned long length);
 unsigned int lunatikvm_seed(void);
 
-#define lua_writestring(s, l)		lunatikvm_print(s, l)
-#define lua_writeline()			lunatikvm_print("\n", 1)
+/* luaB_print, which the runtime replaces by its own */
+#define lua_writestring(s, l)		((void)(s), (void)(l))
+#define lua_writeline()			((void)0)
+
 #define luai_makeseed()			lunatikvm_seed()
 
 #endif

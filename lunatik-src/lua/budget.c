@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Budget, stop and C stack of a state; see luabudget.h for how Lua charges.
+ */
+#include <linux/atomic.h>
+#include <linux/export.h>
+#include <linux/limits.h>
+#include <linux/minmax.h>
+#include <linux/sched.h>
+#include <linux/sched/task_stack.h>
+#include <linux/kernel.h>
+
+#include "lua.h"
+#include "ldebug.h"
+#include "ldo.h"
+#include "lobject.h"
+#include "lstate.h"
+#include "lunatik_vm.h"
+
+/* Instructions between two looks at whether somebody wants the state stopped. */
+#define SLICE		2048
+
+/* Far below zero, so that no charge brings a stopped state back. */
+#define STOPPED		(S64_MIN / 2)
+
+/*
+ * The C stack that Lua leaves alone: for the deepest C function that a script
+ * calls, what that calls in the kernel, and an exception on top of it. On the
+ * stack of a task what is left is known. On an interrupt stack it is not:
+ * there Lua takes so much at most, and the rest is for what came before and
+ * for interrupts that come on the same stack. docs/lua.md has the measures.
+ */
+#define TASK_RESERVE	(THREAD_SIZE / 16 * 5)
+#define IRQ_ALLOWANCE	(THREAD_SIZE / 16 * 6)
+
+static const char * const reasons[LUNATIKVM_REASONS] = {
+	[LUNATIKVM_RUNNING] = "running",
+	[LUNATIKVM_BUDGET] = "instruction budget exceeded",
+	[LUNATIKVM_SHARE] = "CPU share used up",
+	[LUNATIKVM_REQUEST] = "stopped",
+};
+
+const char *lunatikvm_why(enum lunatikvm_reason reason)
+{
+	return reason < LUNATIKVM_REASONS ? reasons[reason] : "unknown";
+}
+
+static unsigned long stack_limit(void)
+{
+	unsigned long here = (unsigned long)__builtin_frame_address(0);
+	unsigned long base = (unsigned long)task_stack_page(current);
+
+	if (here - base < THREAD_SIZE)
+		return base + TASK_RESERVE;
+	return here - IRQ_ALLOWANCE;
+}
+
+static void record_where(lua_State *L, struct lunatikvm *vm)
+{
+	char name[LUA_IDSIZE];
+	CallInfo *ci = L->ci;
+	Proto *p;
+
+	while (ci && !isLua(ci))
+		ci = ci->previous;
+	if (!ci)
+		return;
+	p = ci_func(ci)->p;
+	if (p->source)
+		luaO_chunkid(name, getstr(p->source), tsslen(p->source));
+	else
+		luaO_chunkid(name, "=?", 2);
+	snprintf(vm->where, sizeof(vm->where), "%s:%d", name,
+		 luaG_getfuncline(p, pcRel(ci->u.l.savedpc, p)));
+}
+
+static s64 spent(const struct lunatikvm *vm)
+{
+	return vm->granted - vm->left - vm->slice;
+}
+
+static void mark_stopped(struct lunatikvm *vm, int reason)
+{
+	vm->spent = vm->depth ? spent(vm) : 0;
+	vm->stopped = reason;
+	vm->slice = STOPPED;
+}
+
+static void grant(struct lunatikvm *vm)
+{
+	s64 slice;
+
+	vm->left += vm->slice;		/* pay what is overdrawn */
+	slice = min_t(s64, vm->left, SLICE);
+	vm->left -= slice;
+	vm->slice = slice;
+}
+
+void lunatikvm_spent(lua_State *L)
+{
+	struct lunatikvm *vm = &G(L)->vm;
+	int reason = READ_ONCE(vm->requested);
+
+	if (vm->stopped) {
+		luaD_throw(L, LUA_ERRSTOP);
+		return;
+	}
+	if (!vm->depth) {	/* outside of any entry nothing is limited */
+		vm->slice = S64_MAX / 2;
+		return;
+	}
+	if (!reason) {
+		if (vm->left + vm->slice < 0) {
+			reason = LUNATIKVM_BUDGET;
+		} else {
+			grant(vm);
+			if (vm->pause)
+				vm->pause(L, vm->data);
+			reason = READ_ONCE(vm->requested);
+			if (!reason)
+				return;
+		}
+	}
+	record_where(L, vm);
+	mark_stopped(vm, reason);
+	luaD_throw(L, LUA_ERRSTOP);
+}
+
+void lunatikvm_charge(lua_State *L, size_t instructions)
+{
+	luai_charge(L, instructions);
+}
+EXPORT_SYMBOL_GPL(lunatikvm_charge);
+
+void lunatikvm_checkstack(lua_State *L)
+{
+	if (luai_stacklow(L))
+		luaE_checkcstack(L);
+}
+EXPORT_SYMBOL_GPL(lunatikvm_checkstack);
+
+void lunatikvm_init(lua_State *L, lunatikvm_pause pause, void *data)
+{
+	struct lunatikvm *vm = &G(L)->vm;
+
+	vm->pause = pause;
+	vm->data = data;
+}
+
+void lunatikvm_enter(lua_State *L, u64 instructions)
+{
+	struct lunatikvm *vm = &G(L)->vm;
+	int reason;
+
+	if (vm->depth++)
+		return;
+	vm->lowest = stack_limit();
+	vm->overflowing = false;
+	vm->granted = min_t(u64, instructions, S64_MAX / 2);
+	vm->left = vm->granted;
+	reason = READ_ONCE(vm->requested);
+	if (vm->stopped) {
+		vm->spent = 0;
+	} else if (reason) {
+		vm->slice = 0;
+		mark_stopped(vm, reason);
+	} else {
+		vm->slice = 0;
+		grant(vm);
+	}
+}
+
+u64 lunatikvm_leave(lua_State *L)
+{
+	struct lunatikvm *vm = &G(L)->vm;
+	u64 instructions;
+
+	if (--vm->depth)
+		return 0;
+	instructions = vm->stopped ? vm->spent : spent(vm);
+	vm->used += instructions;
+	vm->spent = 0;
+	vm->lowest = 0;
+	if (!vm->stopped)
+		vm->slice = S64_MAX / 2;
+	return instructions;
+}
+
+u64 lunatikvm_used(lua_State *L)
+{
+	const struct lunatikvm *vm = &G(L)->vm;
+
+	if (!vm->depth)
+		return vm->used;
+	return vm->used + (vm->stopped ? vm->spent : spent(vm));
+}
+
+void lunatikvm_stop(lua_State *L, enum lunatikvm_reason reason)
+{
+	cmpxchg(&G(L)->vm.requested, LUNATIKVM_RUNNING, (int)reason);
+}
+
+enum lunatikvm_reason lunatikvm_stopped(lua_State *L)
+{
+	struct lunatikvm *vm = &G(L)->vm;
+	int stopped = READ_ONCE(vm->stopped);
+
+	return stopped ? stopped : READ_ONCE(vm->requested);
+}
+
+const char *lunatikvm_where(lua_State *L)
+{
+	return G(L)->vm.where;
+}
