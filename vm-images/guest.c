@@ -2,10 +2,11 @@
 /*
  * The lab's own program in a guest; what it does depends on its name:
  *
- *   init      process 1: lays the file system, starts the agent, reaps
+ *   init      process 1: lays the file system, starts the agent, reaps;
+ *             a child of it wakes clones: gives them their own randomness,
+ *             clock, name and addresses
  *   run       runs a shell command in a session of its own, so that a time
  *             limit can end all of it
- *   wake      gives a clone its own randomness, clock, name and addresses
  *   poweroff  also reboot, halt, shutdown
  *
  * One static C program because under emulation each exec() costs
@@ -36,6 +37,8 @@
 #include <linux/random.h>
 
 #define AGENT_PORT "org.qemu.guest_agent.0"
+#define WAKE_PORT "lab.wake"
+#define WAKE_WORDS 64
 #define SEED_MAX 256
 
 /* The kernel log is the only place where somebody will look for this. */
@@ -252,6 +255,128 @@ static pid_t start_terminal(void)
 	_exit(127);
 }
 
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+/* Mix the seed in and make every CPU's generator start over from the pool. */
+static int reseed(const char *hex)
+{
+	struct {
+		struct rand_pool_info head;
+		unsigned char bytes[SEED_MAX];
+	} pool = { };
+	size_t i, len = strlen(hex) / 2;
+	int fd, status;
+
+	if (len > SEED_MAX)
+		len = SEED_MAX;
+	for (i = 0; i < len; i++) {
+		int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return -1;
+		pool.bytes[i] = high << 4 | low;
+	}
+	pool.head.entropy_count = len * 8;
+	pool.head.buf_size = len;
+	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	status = ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG) ? -1 : 0;
+	close(fd);
+	return status;
+}
+
+static int set_clock(const char *nanoseconds)
+{
+	long long ns = atoll(nanoseconds);
+	struct timespec now = {
+		.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000
+	};
+
+	return clock_settime(CLOCK_REALTIME, &now) ? -1 : 0;
+}
+
+static int set_mac(int fd, const char *name, const char *mac)
+{
+	struct ifreq req = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
+	unsigned char *byte = (unsigned char *)req.ifr_hwaddr.sa_data;
+
+	strncpy(req.ifr_name, name, IFNAMSIZ - 1);
+	if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2,
+		   byte + 3, byte + 4, byte + 5) != 6)
+		return -1;
+	return ioctl(fd, SIOCSIFHWADDR, &req) ? -1 : 0;
+}
+
+/*
+ * SEED NANOSECONDS HOSTNAME [INTERFACE=MAC]...
+ *
+ * Returns NULL, or the word that could not be made true, with errno set.
+ */
+static const char *wake(char *line)
+{
+	char *words[WAKE_WORDS], *state, *equals;
+	int i, fd, status = 0, count = 0;
+
+	for (words[0] = strtok_r(line, " \n", &state);
+	     words[count] && count < WAKE_WORDS - 1;
+	     words[count] = strtok_r(NULL, " \n", &state))
+		count++;
+	if (count < 3) {
+		errno = EINVAL;
+		return "wake";
+	}
+	if (reseed(words[0]))
+		return "seed";
+	if (set_clock(words[1]))
+		return "clock";
+	if (sethostname(words[2], strlen(words[2])))
+		return "hostname";
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (i = 3; i < count && !status; i++) {
+		equals = strchr(words[i], '=');
+		if (!equals)
+			continue;
+		*equals = '\0';
+		status = set_mac(fd, words[i], equals + 1);
+	}
+	close(fd);
+	return status ? words[i - 1] : NULL;
+}
+
+/*
+ * Reads from a port of its own, so that a clone is itself without an exec(),
+ * which would be half of the time until its first answer.  It ends with its
+ * connection: only the lab that starts a machine ever wakes it.
+ */
+static void start_waker(void)
+{
+	char port[300], line[4096], answer[128];
+	const char *wrong;
+	FILE *stream;
+	int fd;
+
+	if (!find_port(WAKE_PORT, port, sizeof(port)) || fork())
+		return;
+	setsid();
+	fd = open(port, O_RDWR | O_CLOEXEC);
+	stream = fd < 0 ? NULL : fdopen(fd, "r");
+	while (stream && fgets(line, sizeof(line), stream)) {
+		wrong = wake(line);
+		snprintf(answer, sizeof(answer), "%s\n", wrong ? wrong : "ok");
+		if (write(fd, answer, strlen(answer)) < 0)
+			break;
+	}
+	_exit(0);
+}
+
 static void set_environment(void)
 {
 	clearenv();
@@ -286,6 +411,7 @@ static int init(void)
 		sethostname(name, strlen(name));
 	set_up("lo");
 	agent = start_agent();
+	start_waker();
 	terminal = start_terminal();
 	for (;;) {
 		gone = wait(NULL);
@@ -315,98 +441,6 @@ static int run(int argc, char **argv)
 	return 127;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
-
-/* Mix the seed in and make every CPU's generator start over from the pool. */
-static int reseed(const char *hex)
-{
-	struct {
-		struct rand_pool_info head;
-		unsigned char bytes[SEED_MAX];
-	} pool = { };
-	size_t i, len = strlen(hex) / 2;
-	int fd, status;
-
-	if (len > SEED_MAX)
-		len = SEED_MAX;
-	for (i = 0; i < len; i++) {
-		int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return -EINVAL;
-		pool.bytes[i] = high << 4 | low;
-	}
-	pool.head.entropy_count = len * 8;
-	pool.head.buf_size = len;
-	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	status = ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG) ? -errno : 0;
-	close(fd);
-	return status;
-}
-
-static int set_clock(const char *nanoseconds)
-{
-	long long ns = atoll(nanoseconds);
-	struct timespec now = {
-		.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000
-	};
-
-	return clock_settime(CLOCK_REALTIME, &now) ? -errno : 0;
-}
-
-static int set_mac(int fd, const char *name, const char *mac)
-{
-	struct ifreq req = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
-	unsigned char *byte = (unsigned char *)req.ifr_hwaddr.sa_data;
-
-	strncpy(req.ifr_name, name, IFNAMSIZ - 1);
-	if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2,
-		   byte + 3, byte + 4, byte + 5) != 6)
-		return -EINVAL;
-	return ioctl(fd, SIOCSIFHWADDR, &req) ? -errno : 0;
-}
-
-static int complain(const char *what, int error)
-{
-	if (error)
-		fprintf(stderr, "wake: %s: %s\n", what, strerror(-error));
-	return error ? 1 : 0;
-}
-
-/* wake SEED NANOSECONDS HOSTNAME [INTERFACE=MAC]... */
-static int wake(int argc, char **argv)
-{
-	int i, fd, failed = 0;
-	char *equals;
-
-	if (argc < 4) {
-		fprintf(stderr, "usage: wake SEED NANOSECONDS HOSTNAME [INTERFACE=MAC]...\n");
-		return 2;
-	}
-	failed |= complain("random seed", reseed(argv[1]));
-	failed |= complain("clock", set_clock(argv[2]));
-	failed |= complain("host name",
-			   sethostname(argv[3], strlen(argv[3])) ? -errno : 0);
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	for (i = 4; i < argc; i++) {
-		equals = strchr(argv[i], '=');
-		if (!equals)
-			return complain(argv[i], -EINVAL);
-		*equals = '\0';
-		failed |= complain(argv[i], set_mac(fd, argv[i], equals + 1));
-	}
-	return failed;
-}
-
 /* The root is in memory, so there is nothing to save. */
 static int power(int command)
 {
@@ -425,8 +459,6 @@ int main(int argc, char **argv)
 		return init();
 	if (!strcmp(name, "run"))
 		return run(argc, argv);
-	if (!strcmp(name, "wake"))
-		return wake(argc, argv);
 	if (!strcmp(name, "reboot"))
 		return power(RB_AUTOBOOT);
 	if (!strcmp(name, "poweroff") || !strcmp(name, "halt") || !strcmp(name, "shutdown"))

@@ -21,6 +21,7 @@ INIT = "/usr/lib/lab/init"
 SSH_MAC = "52:54:00:fe:00:01"
 
 AGENT_PORT = "org.qemu.guest_agent.0"
+WAKE_PORT = "lab.wake"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,11 @@ class Places:
     def agent(self) -> Path:
         """The guest agent."""
         return self.runtime / "agent"
+
+    @property
+    def waker(self) -> Path:
+        """What gives a clone its own name, clock, ...; see wake.py."""
+        return self.runtime / "waker"
 
     @property
     def terminal(self) -> Path:
@@ -150,11 +156,13 @@ def _disks(spec: MachineSpec) -> Iterator[str]:
 def _serial(places: Places) -> Iterator[str]:
     yield from ("-chardev", f"file,id=console,path={_safe(places.console)}",
                 "-serial", "chardev:console")
-    yield from ("-device", "virtio-serial-pci,max_ports=4")
+    yield from ("-device", "virtio-serial-pci,max_ports=8")
     yield from ("-chardev", _server("agent", places.agent),
                 "-device", f"virtserialport,nr=1,chardev=agent,name={AGENT_PORT}")
+    yield from ("-chardev", _server("waker", places.waker),
+                "-device", f"virtserialport,nr=2,chardev=waker,name={WAKE_PORT}")
     yield from ("-chardev", _server("terminal", places.terminal),
-                "-device", "virtconsole,nr=2,chardev=terminal")
+                "-device", "virtconsole,nr=3,chardev=terminal")
 
 
 def _monitor(spec: MachineSpec, places: Places) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lab.vm.machine import Machine
 from lab.vm.qemu import Qemu
 from lab.vm.runtime import runtime
 from lab.vm.spec import MachineSpec
+from lab.vm.wake import Waker
 
 #: Seconds from QEMU's start to the agent's first answer; it takes 2.5 here
 #: without hardware virtualisation.
@@ -28,10 +29,17 @@ PREPARE_TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Started:
-    """A QEMU with the channel to its guest."""
+    """A QEMU and the ways to its guest."""
 
     qemu: Qemu
     channel: AgentChannel
+    waker: Waker
+
+    async def start(self) -> None:
+        """Start QEMU and take up every port, before the guest looks at them."""
+        await self.qemu.start()
+        await self.waker.connect()
+        await self.channel.connect()
 
     def machine(self, spec: MachineSpec, *, cloned: bool = False) -> Machine:
         """The machine that a test gets."""
@@ -54,8 +62,9 @@ def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None
                 places=places)
     channel = AgentChannel(node=spec.name, socket=places.agent, patience=spec.patience,
                            doom=qemu.doom)
-    qemu.closers.append(channel.close)
-    return Started(qemu, channel)
+    waker = Waker(node=spec.name, socket=places.waker, doom=qemu.doom)
+    qemu.closers += [channel.close, waker.close]
+    return Started(qemu, channel, waker)
 
 
 def guarded(started: Started, work: Coroutine[Any, Any, None]) -> None:
@@ -78,7 +87,7 @@ def boot(spec: MachineSpec, directory: Path) -> Machine:
         GuestSilent: it never answered.
     """
     started = assemble(spec, directory)
-    guarded(started, started.qemu.start() if spec.gdb else awake(started, spec))
+    guarded(started, started.start() if spec.gdb else awake(started, spec))
     machine = started.machine(spec)
     if spec.gdb is None:
         try:
@@ -91,7 +100,7 @@ def boot(spec: MachineSpec, directory: Path) -> Machine:
 
 async def awake(started: Started, spec: MachineSpec) -> None:
     """Start QEMU and wait for the agent's first answer."""
-    await started.qemu.start()
+    await started.start()
     limit = BOOT_TIMEOUT * spec.patience
     try:
         await started.channel.ping(timeout=limit)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import secrets
 import shlex
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from lab.errors import InfraError, LabError
 from lab.process import run
 from lab.store import Artifact, Json, Store
 from lab.vm import argv, boot, loop
-from lab.vm.argv import Memory
+from lab.vm.argv import Memory, Places
 from lab.vm.boot import Started
 from lab.vm.machine import Machine
 from lab.vm.qemu import plain
@@ -42,11 +40,6 @@ HARMLESS_TAINT = 1 << 12 | 1 << 13
 
 #: Seconds to save or load the devices; it takes 0.05.
 TRANSFER_TIMEOUT = 30.0
-
-#: Bytes of fresh randomness that a clone gets.
-SEED = 64
-
-WAKE = "/usr/lib/lab/wake"
 
 
 class Unfit(InfraError):
@@ -77,13 +70,13 @@ def inputs(spec: MachineSpec) -> dict[str, Json]:
     """
     common = shape(spec)
     files = (common.kernel, common.root, common.payload, *common.acpi_tables)
+    nowhere = Places(directory=Path("/"), runtime=Path("/"))
     return {
         "recipe": RECIPE, "qemu": qemu_version(argv.program()),
         "files": [_identity(file) for file in files],
-        "memory": common.memory, "cpus": common.cpus, "cpu": common.cpu,
-        "accel": common.accel, "cards": len(common.nics), "ssh": common.ssh_port is not None,
-        "cmdline": list(common.cmdline), "prepare": list(common.prepare),
-        "debug_ports": [[port.name, port.port] for port in common.debug_ports],
+        "argv": argv.compose(common, places=nowhere,
+                             memory=Memory(file=Path("/memory"), frozen=False)),
+        "prepare": list(common.prepare),
     }
 
 
@@ -132,7 +125,8 @@ def _freeze(spec: MachineSpec, path: Path, inspect: Inspect | None) -> None:
         boot.prepare(machine)
         _examine(machine, inspect)
         # What a first command touches shall be in the guest's page cache.
-        machine.succeed("true", f"{WAKE} {_wake_words(base)}")
+        machine.succeed("true")
+        loop.call(started.waker.wake(base))
         loop.call(_save(started, path / "state"))
     finally:
         machine.stop()
@@ -163,15 +157,14 @@ async def _save(started: Started, state: Path) -> None:
 
 async def _resume(started: Started, spec: MachineSpec, state: Path) -> None:
     qemu = started.qemu
-    await qemu.start()
-    # Before the devices are loaded: the base was frozen with somebody at the
-    # port, and a guest that sees the port close pauses for a tenth of a second.
-    await started.channel.connect()
+    # The base was frozen with somebody at every port, so take them up before
+    # the devices are loaded: a guest that sees a port close stops listening.
+    await started.start()
     await _ignore_memory(started)
     await qemu.ask("migrate-incoming", {"uri": f"exec:cat {shlex.quote(str(state))}"})
     await _transferred(started, "completed")
     await qemu.ask("cont")
-    await _wake(started, spec)
+    await started.waker.wake(spec)
 
 
 async def _ignore_memory(started: Started) -> None:
@@ -190,21 +183,6 @@ async def _transferred(started: Started, wanted: str) -> None:
             raise InfraError(f"{started.qemu.node}: the transfer of the machine's state "
                              f"{status or 'did not begin'}: {started.qemu.complaint()}")
         await asyncio.sleep(0.002)
-
-
-async def _wake(started: Started, spec: MachineSpec) -> None:
-    done = await started.channel.run_async(f"exec {WAKE} {_wake_words(spec)}",
-                                           timeout=10 * spec.patience)
-    if done.status != 0:
-        raise InfraError(f"{spec.name}: the clone did not wake: {done.stderr.strip()}")
-
-
-def _wake_words(spec: MachineSpec) -> str:
-    """What makes a clone itself: randomness, clock, name, addresses."""
-    cards = [f"eth{number}={argv.mac(spec, number, nic)}"
-             for number, nic in enumerate(spec.slots())]
-    words = [secrets.token_hex(SEED), str(time.time_ns()), spec.name, *cards]
-    return " ".join(shlex.quote(word) for word in words)
 
 
 def _identity(file: Path | None) -> Json:
