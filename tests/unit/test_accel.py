@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""KVM or TCG: the probe, its memory, and what is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lab.errors import HostError, UserError
+from lab.store import Store
+from lab.vm import accel
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_asked_for_tcg_probes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "trouble_with_kvm", lambda _: pytest.fail("probed"))
+    assert accel.choose("tcg", store).name == "tcg"
+
+
+def test_auto_takes_what_works(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "trouble_with_kvm", lambda _: None)
+    assert accel.choose("auto", store).name == "kvm"
+    assert accel.choose("kvm", store).name == "kvm"
+
+
+def test_trouble_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "trouble_with_kvm", lambda _: "it hangs")
+    assert accel.choose("auto", store) == accel.Accel("tcg", "no KVM: it hangs")
+    with pytest.raises(HostError, match="it hangs; use --accel tcg"):
+        accel.choose("kvm", store)
+
+
+def test_unknown(store: Store) -> None:
+    with pytest.raises(UserError, match="auto, tcg or kvm"):
+        accel.choose("xen", store)
+
+
+def test_the_answer_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["it hangs"]
+    monkeypatch.setattr(accel, "_run_payload", lambda _: answers.pop())
+    monkeypatch.setattr(accel.os, "access", lambda *_: True)
+    monkeypatch.setattr(accel.shutil, "which", lambda _: "/bin/true")
+    if not Path("/dev/kvm").exists():
+        assert accel.trouble_with_kvm(store) == "there is no /dev/kvm"
+        return
+    assert accel.trouble_with_kvm(store) == "it hangs"
+    assert accel.trouble_with_kvm(store) == "it hangs"
+
+
+@pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
+def test_payload_ends_well_where_a_guest_runs() -> None:
+    assert accel._run_payload("tcg") is None
+
+
+@pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
+def test_payload_that_does_not_end_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "PAYLOAD", b"\xeb\xfe")  # jumps to itself
+    monkeypatch.setattr(accel, "TIME_LIMIT", 1.0)
+    assert "within 1 s" in str(accel._run_payload("tcg"))
+
+
+@pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
+def test_qemu_that_refuses_is_trouble() -> None:
+    assert "status 1" in str(accel._run_payload("nonsense"))

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: one message, the right exit status, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from lab import cli
+from lab.errors import HostError, InfraError, KernelError, UserError
+
+
+class Command:
+    """A command group with one command, ``do``."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.do = do
+
+    def register(self, app: typer.Typer) -> None:
+        app.command("do")(self.do)
+
+
+@pytest.fixture
+def do(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], int]:
+    def run(function: Callable[[], None]) -> int:
+        monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, Command(function)))
+        return cli.run(["do"])
+
+    return run
+
+
+Do = Callable[[Callable[[], None]], int]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(UserError, 2), (HostError, 3), (KernelError, 1), (InfraError, 4)]
+)
+def test_error_is_one_message_and_its_status(
+    do: Do, capsys: pytest.CaptureFixture[str], error: type[UserError], status: int
+) -> None:
+    def function() -> None:
+        raise error("it is wrong", file="lab.yaml", line=12, right="do it right")
+
+    assert do(function) == status
+    assert capsys.readouterr().err == "lab: lab.yaml:12: it is wrong; do it right\n"
+
+
+def test_own_fault_is_4_and_tells_how_to_see_more(
+    do: Do, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function() -> None:
+        raise ZeroDivisionError("oops")
+
+    assert do(function) == 4
+    err = capsys.readouterr().err
+    assert "a fault of the lab itself: ZeroDivisionError: oops" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("LAB_DEBUG", "1")
+    assert do(function) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_good_command(do: Do) -> None:
+    assert do(lambda: None) == 0
+
+
+def test_a_commands_own_status(do: Do) -> None:
+    def function() -> None:
+        raise typer.Exit(125)
+
+    assert do(function) == 125
+
+
+@pytest.mark.parametrize("argv", [["no-such"], ["gc", "--no-such"], ["gc", "--older-than", "x"]])
+def test_wrong_use_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(argv) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    assert "doctor" in capsys.readouterr().out
+    assert cli.run(["--version"]) == 0
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["--help"])
+    listing = capsys.readouterr().out.split("Commands:")[1]
+    names = [line.split()[0] for line in listing.splitlines() if line.startswith("  ")]
+    for name in [name for name in names if name.strip()]:
+        if not listing.count(f"\n  {name} "):
+            continue  # the second line of a description
+        assert cli.run([name, "--help"]) == 0, name
+        assert "Usage: lab" in capsys.readouterr().out
+
+
+def lab(
+    *argv: str, env: dict[str, str] | None = None, code: str = ""
+) -> subprocess.CompletedProcess[str]:
+    source = f"from lab import cli\n{code}\ncli.main()"
+    return subprocess.run(
+        [sys.executable, "-c", source, *argv],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_status_file_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "status"
+    done = lab("no-such", env={"LAB_STATUS_FILE": str(file)})
+    assert done.returncode == 2
+    assert file.read_text() == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_clean_up_and_keep_their_status(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from lab import cli
+class Slow:
+    @staticmethod
+    def register(app):
+        @app.command("slow")
+        def slow() -> None:
+            try:
+                Path({str(tmp_path)!r}, "started").touch()
+                time.sleep(30)
+            finally:
+                Path({str(tmp_path)!r}, "cleaned").touch()
+cli.COMMANDS = (*cli.COMMANDS, Slow)
+sys.argv = ["lab", "slow"]
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert (tmp_path / "cleaned").exists()
+    assert "Traceback" not in err
+
+
+def test_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
+    code = "from lab import cli; cli.main()"
+    done = subprocess.run(
+        f"{sys.executable} -c '{code}' doctor --json 2>{tmp_path}/err | head -c 1",
+        shell=True,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == b"["
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert "fault" not in (tmp_path / "err").read_text()
+
+
+def test_manifest_option_reaches_the_manifest(
+    tmp_path: Path, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_MANIFEST", "")
+    own = tmp_path / "own.yaml"
+    own.write_text("suites: {mine: [x]}\n")
+    seen = []
+
+    def function() -> None:
+        from lab import manifest
+
+        seen.append(manifest.read().suite("mine"))
+
+    monkeypatch.setattr(cli, "COMMANDS", (Command(function), *cli.COMMANDS))
+    assert cli.run(["--manifest", str(own), "do"]) == 0
+    assert seen == [("x",)]
+
+
+def test_gc_shows_and_takes(tmp_path: Path) -> None:
+    from lab.store import Store
+
+    store = Store(tmp_path)
+    store.make("thing", {"a": 1}, lambda path: None)
+    seal = next(tmp_path.glob("artifacts/*/*/seal.json"))
+    os.utime(seal, (1, 1))
+    del store
+    env = {"LAB_CACHE": str(tmp_path)}
+    assert "would go" in lab("gc", "--dry-run", env=env).stdout
+    assert seal.exists()
+    assert '"removed": true' in lab("gc", "--json", env=env).stdout
+    assert not seal.exists()
+    wrong = lab("gc", "--keep", "many", env=env)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "20G" in wrong.stderr
+
+
+def test_starts_fast() -> None:
+    """What every command pays: nothing heavy is imported before it is needed."""
+    code = "import sys; from lab import cli; cli.build(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"pydantic", "pytest", "scapy", "paramiko", "fabric", "jinja2", "qemu"}
+    assert not heavy & loaded
