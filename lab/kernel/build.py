@@ -219,9 +219,14 @@ class _Builder:
 
 
 def compile_failure(
-    finished: Finished, *, what: str, source: Path, log: Path
+    finished: Finished, *, what: str, source: Path, log: Path, shown: Path | None = None
 ) -> KernelError | HostError:
-    """The error for a make that failed: the first thing that a compiler said, not make's tail."""
+    """The error for a make that failed: the first thing that a compiler said, not make's tail.
+
+    Args:
+        source: paths below it are shown from there,
+        shown: or as below this, where the user's own file is.
+    """
     text = log.read_text(errors="replace")
     if os.strerror(28) in text:
         return HostError(
@@ -238,7 +243,7 @@ def compile_failure(
         )
     return KernelError(
         f"{found.text}\n{what} does not compile",
-        file=found.file,
+        file=shown / found.file if shown and found.file else found.file,
         line=found.line,
         right=f"the whole log is {log}",
     )

@@ -35,7 +35,7 @@ def make_argv(
     """
     words = {"O": str(output), **variables(source=source, output=output, toolchain=toolchain)}
     return [
-        *("nice", "make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
+        *("nice", "-n5", "make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
         *(f"{name}={value}" for name, value in words.items()),
         *targets,
     ]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""lab modules build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group."""
+    group = typer.Typer(help="Build modules against an exact kernel.", no_args_is_help=True)
+    group.callback()(_group)
+    group.command("build")(build)
+    app.add_typer(group, name="modules")
+
+
+def _group() -> None:
+    """Keeps `build` a word of its own although it is the only one."""
+
+
+def build(
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
+    ] = None,
+    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
+    module: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
+    ] = None,
+    patches: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
+    ] = None,
+    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Build every module tree, and the payload disk; prints where it lies."""
+    from lab import manifest
+    from lab.kernel.build import build_kernel
+    from lab.kernel.recipe import LOCK, make_recipe
+    from lab.modules.build import build_modules
+    from lab.modules.tree import module_trees
+    from lab.store import Store
+
+    store = Store()
+    lab = manifest.read()
+    trees = module_trees(lab, module or (), lock=LOCK, store=store)
+    recipe = make_recipe(
+        lab,
+        kernel or lab.default_kernel,
+        store=store,
+        flavour=flavour,
+        patches=None if patches is None else [name for name in patches if name != "none"],
+        config=config,
+        llvm=llvm,
+    )
+    built = build_modules(build_kernel(recipe, store=store), trees, store)
+    if as_json:
+        print((built.path / "modules.json").read_text(), end="")
+    else:
+        print(built.path)
