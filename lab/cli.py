@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from lab import __version__, status
-from lab.commands import doctor, gc, kernel
+from lab.commands import doctor, gc, kernel, modules
 from lab.errors import LabError
 
-COMMANDS = (kernel, doctor, gc)
+COMMANDS = (kernel, modules, doctor, gc)
 """In the order in which --help lists them."""
 
 
