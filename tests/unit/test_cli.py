@@ -194,7 +194,7 @@ def test_gc_shows_and_takes(tmp_path: Path) -> None:
     from lab.store import Store
 
     store = Store(tmp_path)
-    store.make("thing", {"a": 1}, lambda path: None)
+    store.make("thing", {"a": 1}, lambda _: None)
     seal = next(tmp_path.glob("artifacts/*/*/seal.json"))
     os.utime(seal, (1, 1))
     del store

@@ -15,21 +15,10 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).resolve().parents[2] / "run"
-TOOLS = [
-    "cat",
-    "dirname",
-    "env",
-    "flock",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "readlink",
-    "rm",
-    "sh",
-    "sleep",
-    "touch",
-    "tr",
-]
+TOOLS = (
+    *("cat", "cp", "dirname", "env", "flock", "mkdir", "mktemp", "mv"),
+    *("readlink", "rm", "sh", "sleep", "touch", "tr"),
+)
 
 PYTHON3 = """\
 #!/bin/sh
@@ -109,7 +98,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "checkout").mkdir()
     shutil.copy(RUN, tmp_path / "checkout" / "run")
-    for tool in (*TOOLS, "cp"):
+    for tool in TOOLS:
         found = shutil.which(tool)
         assert found, tool
         (tmp_path / "bin" / tool).symlink_to(found)
