@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from lab import __version__, status
-from lab.commands import doctor, gc, kernel, modules
+from lab.commands import cell, doctor, gc, kernel, modules, test
 from lab.errors import LabError
 
-COMMANDS = (kernel, modules, doctor, gc)
+COMMANDS = (test, kernel, modules, cell, doctor, gc)
 """In the order in which --help lists them."""
 
 

@@ -26,6 +26,7 @@ class Cell(BaseModel):
         tests: pytest's paths and node ids, relative to the checkout where they
             lie in it.
         options: further words for pytest.
+        shard, shards: this cell's share of the tests, counted from 1.
         workers: processes that share the tests; 0 runs them in one.
         shared: all tests use one machine instead of a pristine one each.
         times: seconds that a test took in earlier runs; the longest start first.
@@ -46,6 +47,8 @@ class Cell(BaseModel):
     cmdline: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    shard: int = Field(default=1, ge=1)
+    shards: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
     shared: bool = False
     times: dict[str, float] = {}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from lab.errors import LabError
 from lab.vm.machine import Machine
@@ -30,13 +29,6 @@ class Stacks:
     kernel_answered: bool
 
 
-@runtime_checkable
-class Monitored(Protocol):
-    """A body with a QMP monitor."""
-
-    def monitor(self, command: str, **arguments: object) -> Any: ...
-
-
 def gather(machine: Machine, *, seen: Path) -> Stacks:
     """Ask for all stacks; takes a few seconds at most.
 
@@ -49,8 +41,6 @@ def gather(machine: Machine, *, seen: Path) -> Stacks:
         seen: its console log.
     """
     body = machine.body
-    if not isinstance(body, Monitored):
-        return Stacks(text="(this provider has no monitor to ask)\n", kernel_answered=False)
     before = _size(seen)
     parts = []
     try:

@@ -23,6 +23,7 @@ from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases
 from lab.testing.limit import Limit
+from lab.testing.orphan import follow_parent
 from lab.testing.rig import Rig
 from lab.testing.shared import SharedMachine
 from lab.testing.trial import Trial, directory_name
@@ -101,10 +102,28 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--lab-cell")
     if path is None:
         return
+    follow_parent()
     cell = load_cell(Path(path))
     config.pluginmanager.register(Collector(cell, Path(path).parent), "lab-collector")
     if not _is_controller(config):
         config.stash[BENCH] = Bench(cell=cell, directory=Path(path).resolve().parent)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A shared machine's last duty: what it has leaked."""
+    bench = session.config.stash.get(BENCH, None)
+    if bench is None or bench.shared is None:
+        return
+    started = time.monotonic()
+    leaks = bench.shared.leaks()
+    if leaks:
+        result = TestResult(
+            id="the shared machine::kmemleak", status="kernel", exit=1,
+            duration=round(time.monotonic() - started, 3),
+            message="kmemleak: " + leaks.splitlines()[0], detail=leaks,
+        )  # fmt: skip
+        with (bench.directory / "tests.jsonl").open("a", encoding="utf-8") as file:
+            file.write(result.model_dump_json() + "\n")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -119,10 +138,16 @@ def _is_controller(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest first: a long one that starts last keeps everybody waiting."""
+    """This cell's share, the longest first: one that starts last keeps everybody waiting."""
     path = config.getoption("--lab-cell")
-    times = load_cell(Path(path)).times if path else {}
-    items.sort(key=lambda item: -times.get(item.nodeid, 0.0))
+    if path is None:
+        return
+    cell = load_cell(Path(path))
+    mine = [item for number, item in enumerate(items) if number % cell.shards == cell.shard - 1]
+    others = [item for item in items if item not in set(mine)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+    items[:] = sorted(mine, key=lambda item: -cell.times.get(item.nodeid, 0.0))
 
 
 # One test
@@ -212,10 +237,11 @@ def pytest_runtest_makereport(
         return report
     item.stash[TIMES][call.when] = call.duration
     # Extra attributes of a report survive xdist as long as they are JSON.
-    report.lab_status = trial.verdict.status if report.failed else ""
+    setattr(report, "lab_status", trial.verdict.status if report.failed else "")  # noqa: B010
     if call.when == "teardown":
         bench = item.config.stash[BENCH]
-        report.lab_result = _result(item, trial, bench.directory).model_dump(mode="json")
+        result = _result(item, trial, bench.directory)
+        setattr(report, "lab_result", result.model_dump(mode="json"))  # noqa: B010
     return report
 
 

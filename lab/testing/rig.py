@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from lab.errors import UserError
-from lab.image.artifact import Image, load_image
+from lab.image.build import Image
 from lab.kernel.artifact import Kernel, load_kernel
 from lab.modules.artifact import ModuleSet, load_modules
 from lab.provider import Provider
@@ -16,6 +17,7 @@ from lab.store import Artifact, Store
 from lab.testing.cell import Cell
 from lab.vm import accel
 from lab.vm.spec import MachineSpec
+from lab.watch.follow import objection
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,16 @@ class Rig:
         modules = self.cell.modules and self._artifact("modules", self.cell.modules)
         put(self, "modules", modules and load_modules(key=modules.key, path=modules.path))
         image = self._artifact("image", self.cell.image)
-        put(self, "image", load_image(key=image.key, path=image.path))
+        put(
+            self,
+            "image",
+            Image(
+                name="",
+                key=image.key,
+                root=image.path / "root.erofs",
+                packages=image.path / "packages.txt",
+            ),
+        )
 
     def _artifact(self, kind: str, key: str) -> Artifact:
         found = self.store.find(kind, key)
@@ -69,7 +80,15 @@ class Rig:
             accel=self.accel,
             cmdline=self.cell.cmdline,
             patience=self.patience,
+            prepare=("modprobe lunatik",) if self._has_lunatik else (),
         )
+
+    @property
+    def _has_lunatik(self) -> bool:
+        return self.modules is not None and "lunatik.ko" in self.modules.files
+
+    def _objection(self, log: str) -> str | None:
+        return objection(log, kernel=self.kernel.version, flavour=self.cell.flavour)
 
     def provider(self, *, cold: bool = False) -> Provider:
         """The backend that the cell asks for.
@@ -84,11 +103,11 @@ class Rig:
         if self.cell.provider == "qemu":
             from lab.provider.qemu import QemuProvider
 
-            return QemuProvider(store=self.store, clones=not cold)
+            return QemuProvider(store=None if cold else self.store, inspect=self._objection)
         if self.cell.provider == "vagrant":
-            from lab.provider.vagrant import VagrantProvider
-
-            return VagrantProvider(store=self.store)
+            module = importlib.import_module("lab.provider.vagrant")
+            provider: Provider = module.VagrantProvider(store=self.store)
+            return provider
         raise UserError(
             f"there is no provider `{self.cell.provider}`", right="qemu or vagrant"
         )
@@ -106,8 +125,8 @@ def shaped(spec: MachineSpec, shape: dict[str, object]) -> MachineSpec:
             f"a machine has no `{min(unknown)}`",
             right="one of " + ", ".join(sorted(MachineSpec.__dataclass_fields__)),
         )
-    tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in shape.items()}
-    return replace(spec, **tuples)  # type: ignore[arg-type]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+    return replace(spec, **values)  # type: ignore[arg-type]
 
 
 def checkout() -> Path:

@@ -18,7 +18,7 @@ from lab.testing.hang import Stacks, gather
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases, charge
 from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
-from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent, MachineDied
+from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
 from lab.watch.follow import Sighting, Watch
@@ -43,7 +43,7 @@ class _Guest:
     lease: str | None
     borrowed: bool = False
     silent: bool = False
-    dead: bool = False
+    lost: LabError | None = None
     ended: bool = False
     taint: int = 0
     taint_before: int = 0
@@ -191,7 +191,7 @@ class Trial:
             stacks[guest.machine.name] = self._stacks(guest)
             self.mark(f"ended: {why}", node=guest.machine.name)
             guest.machine.body.stop()
-            guest.dead = guest.ended = True
+            guest.ended = True
         return stacks
 
     def splats(self) -> tuple[Splat, ...]:
@@ -223,7 +223,7 @@ class Trial:
     def answers(self, node: str) -> bool:
         """Whether a node was well when it was last asked."""
         guest = self._guests[node]
-        return not (guest.silent or guest.dead or guest.ended)
+        return not (guest.silent or guest.lost or guest.ended)
 
     # How health is found out
 
@@ -231,16 +231,16 @@ class Trial:
         with self._lock:
             guests = list(self._guests.values())
         for guest in guests:
-            if not (guest.ended or guest.silent or guest.dead):
+            if not (guest.ended or guest.silent or guest.lost):
                 self._ask(guest)
         self.watch.poll()
-        if error is not None or any(g.silent or g.dead for g in guests):
+        if error is not None or any(g.silent or g.lost for g in guests):
             # What was cut off by a death is a report all the same.
             self.watch.finish()
         pids = [guest.machine.body.pid for guest in guests if guest.silent]
         return Health(
             hung=tuple(guest.machine.name for guest in guests if guest.silent),
-            died=tuple(guest.machine.name for guest in guests if guest.dead),
+            lost={guest.machine.name: guest.lost for guest in guests if guest.lost},
             tainted=self._tainted(guests),
             host_to_blame=self.host.blame(
                 since=self._began, pids=tuple(pid for pid in pids if pid)
@@ -254,31 +254,25 @@ class Trial:
         logged before it has.
         """
         machine = guest.machine
-        if not machine.body.alive():
-            guest.dead = True
+        if not machine.body.alive() and machine.body.expected:
+            guest.ended = True
             return
         token = f"lab: mark {uuid.uuid4().hex[:12]}"
-        limit = _BARRIER
         try:
             said = machine.execute(
-                f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=limit
+                f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=_BARRIER
             )
-        except MachineDied:
-            guest.dead = True
-            return
-        except GuestPanicked:
-            # The watch has the panic's report or soon will.
+        except GuestPanicked as error:
+            # The report may still be on its way through the console.
             self.watch.wait_for(machine.name, "end Kernel panic", timeout=5.0)
-            guest.dead = True
+            guest.lost = error
             return
         except (GuestSilent, CommandTimeout):
-            guest.silent = machine.body.alive()
-            guest.dead = not guest.silent
-            if guest.silent:
-                self._stacks(guest)
+            guest.silent = True
+            self._stacks(guest)
             return
-        except LabError:
-            guest.dead = not machine.body.alive()
+        except LabError as error:
+            guest.lost = error
             return
         self.watch.wait_for(machine.name, token, timeout=2.0 * machine.spec.patience)
         if said.status == 0 and said.stdout.strip().isdigit():

@@ -34,13 +34,13 @@ class Health:
 
     Attributes:
         hung: nodes whose QEMU runs while their kernel does not answer.
-        died: nodes whose QEMU ended although nobody asked it to.
+        lost: nodes that are gone although nobody asked for it, and how.
         tainted: node -> what its taint flags say that no report explains.
         host_to_blame: why the host, not the guest, made machines slow; or "".
     """
 
     hung: tuple[str, ...] = ()
-    died: tuple[str, ...] = ()
+    lost: dict[str, LabError] = field(default_factory=dict)
     tainted: dict[str, str] = field(default_factory=dict)
     host_to_blame: str = ""
 
@@ -72,6 +72,7 @@ class Sorted:
     unexpected: tuple[Sighting, ...]
     missing: tuple[str, ...]
     goodbyes: tuple[Sighting, ...] = ()
+    excused: tuple[Sighting, ...] = ()
 
 
 def sort_out(sightings: Sequence[Sighting], patterns: Sequence[str]) -> Sorted:
@@ -97,6 +98,7 @@ def sort_out(sightings: Sequence[Sighting], patterns: Sequence[str]) -> Sorted:
         expected=tuple(expected),
         unexpected=tuple(unexpected),
         missing=tuple(p for p in patterns if p not in answered),
+        excused=tuple(s for s in sightings if s.noise and s.event.severity == "fatal"),
         goodbyes=tuple(s for s in sightings if s.event.kind == "reboot"),
     )
 
@@ -115,7 +117,7 @@ def judge(
     if seen.unexpected:
         first = seen.unexpected[0]
         return _kernel(f"{first.node}: {first.event.title}")
-    expected_loss = {sighting.node for sighting in seen.expected}
+    expected_loss = {sighting.node for sighting in (*seen.expected, *seen.excused)}
     tainted = [(n, what) for n, what in health.tainted.items() if n not in expected_loss]
     if tainted:
         node, what = tainted[0]
@@ -125,7 +127,8 @@ def judge(
         if health.host_to_blame:
             return _infra(f"{hung[0]} does not answer, but {health.host_to_blame}")
         return _kernel(f"{hung[0]}: the kernel hangs: QEMU runs, the guest does not answer")
-    return _by_error(error, seen, health, last=last)
+    lost = [why for node, why in health.lost.items() if node not in expected_loss]
+    return _by_error(lost[0] if error is None and lost else error, seen, health, last=last)
 
 
 def _by_error(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.watch.event import Event
-from lab.watch.parser import Parser
+from lab.watch.parser import Parser, parse
 from lab.watch.policy import Policy, load_policy
 
 _CHUNK = 1 << 20
@@ -179,3 +179,15 @@ class Watch:
             if noise.covers(event.text, kernel=self.kernel, flavour=self.flavour):
                 return noise.reason
         return None
+
+
+def objection(
+    log: str, *, kernel: str, flavour: str, policy: Policy | None = None
+) -> str | None:
+    """Why a machine with this log must not be frozen, or None."""
+    rules = policy or load_policy()
+    for event in parse(log.splitlines(), policy=rules):
+        excused = any(n.covers(event.text, kernel=kernel, flavour=flavour) for n in rules.noise)
+        if event.severity != "note" and not excused:
+            return f"{event.kind}: {event.title}"
+    return None

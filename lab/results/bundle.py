@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A bundle for each failure: all that one needs to look into it, or run it again."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.progress import note
+from lab.results.record import TestResult
+from lab.testing.cell import load_cell
+from lab.testing.rig import Rig, checkout
+from lab.testing.trial import directory_name
+from lab.watch.symbols import Symbols, decode
+
+_FAILED = ("failed", "kernel", "infra")
+#: Bytes of a log beyond which a bundle links to no copy of it.
+_LONGEST = 64 << 20
+
+
+def make_bundles(
+    tests: Sequence[TestResult], *, rig: Rig, cell_file: Path
+) -> tuple[TestResult, ...]:
+    """Make the bundles of a cell; its tests, with the names of their bundles."""
+    symbols = Symbols(rig.kernel.vmlinux, _module_directories(rig))
+    result = []
+    for test in tests:
+        if test.status not in _FAILED:
+            result.append(test)
+            continue
+        path = cell_file.parent / "bundles" / directory_name(test.id)
+        try:
+            _make(test, path, rig=rig, cell_file=cell_file, symbols=symbols)
+        except OSError as error:
+            note(f"no bundle for {test.id}: {error}")
+            result.append(test)
+            continue
+        name = path.relative_to(cell_file.parent.parent.parent).as_posix()
+        result.append(test.model_copy(update={"bundle": name}))
+    return tuple(result)
+
+
+def _module_directories(rig: Rig) -> list[Path]:
+    return [rig.kernel.modules] + ([rig.modules.symbols] if rig.modules else [])
+
+
+def _make(test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: Symbols) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    cell = load_cell(cell_file)
+    again = cell.model_copy(
+        update={"tests": (test.id,), "workers": 0, "shard": 1, "shards": 1, "options": ()}
+    )
+    again.save(path / "cell.json")
+    (path / "test.json").write_text(test.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (path / "README").write_text(_readme(test, rig), encoding="utf-8")
+    for name, file in (("config", rig.kernel.config), ("build.json", rig.kernel.build_json)):
+        shutil.copyfile(file, path / name)
+    for node in test.nodes:
+        _copy_logs(cell_file.parent / node.directory, path / "nodes" / node.name)
+    stacks = [
+        f"{splat.node}: {splat.title}\n{decode(splat.stack, symbols)}\n"
+        for splat in test.splats
+        if splat.stack
+    ]
+    if stacks:
+        (path / "stacks.txt").write_text("\n".join(stacks), encoding="utf-8")
+
+
+def _copy_logs(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        return
+    for file in source.iterdir():
+        copy = target / file.name
+        if not file.is_file() or copy.exists():
+            continue
+        try:
+            # A link: what a machine that has ended wrote does not change any more.
+            os.link(file, copy)
+        except OSError:
+            if file.stat().st_size <= _LONGEST:
+                shutil.copyfile(file, copy)
+
+
+def _readme(test: TestResult, rig: Rig) -> str:
+    source = linecache.getline(str(checkout() / test.file), test.line).strip()
+    lines = [
+        f"test     {test.id}",
+        f"status   {test.status}: {test.message}",
+        f"at       {test.file}:{test.line}: {source}",
+        f"kernel   {rig.kernel.version} ({rig.kernel.flavour}), {rig.kernel.key}",
+        f"modules  {rig.cell.modules}",
+        f"image    {rig.cell.image}",
+        "",
+        "Run it again:            lab replay DIRECTORY",
+        "with a shell at its end: lab replay DIRECTORY --shell",
+        "under gdb:               lab replay DIRECTORY --gdb",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the cells' results to the run's: run.json, junit.xml, report.html, latest."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lab.errors import InfraError
+from lab.results.junit import write_junit
+from lab.results.record import CellResult, RunResult, exit_status
+from lab.results.report import write_report
+
+
+def new_run(root: Path) -> Path:
+    """Make the directory of a run that begins now; two at once get two."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = root / stamp
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            path = root / f"{stamp}-{secrets.token_hex(2)}"
+        else:
+            return path
+
+
+def load_cell_result(path: Path) -> CellResult:
+    """Read the results.json of a cell.
+
+    Errors:
+        InfraError: it is not there or cannot be understood.
+    """
+    try:
+        return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InfraError(f"the cell left no results: {error}", file=path) from None
+
+
+def load_run(path: Path) -> RunResult:
+    """Read a run.json.
+
+    Errors:
+        InfraError: it is not there or cannot be understood.
+    """
+    try:
+        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InfraError(f"not the results of a run: {error}", file=path) from None
+
+
+def merge(
+    directory: Path, cells: Sequence[CellResult], *, command: Sequence[str], started: float
+) -> RunResult:
+    """Write a run's results and point `latest` at them.
+
+    Args:
+        directory: of the run.
+        cells: what its cells found out.
+        command: the words of the command line.
+        started: seconds since 1970.
+    """
+    run = RunResult(
+        run=directory.name,
+        command=tuple(command),
+        started=started,
+        seconds=round(time.time() - started, 3),
+        exit=max(
+            [exit_status(test for cell in cells for test in cell.tests)]
+            + [cell.exit for cell in cells if cell.message]
+        ),
+        cells=tuple(cells),
+    )
+    publish(directory / "run.json", run.model_dump_json(indent=1))
+    write_junit(run, directory / "junit.xml")
+    write_report(run, directory / "report.html")
+    point_latest(directory)
+    return run
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def point_latest(directory: Path) -> None:
+    """Let results/latest be this run, atomically."""
+    new = directory.parent / f".latest.{secrets.token_hex(4)}"
+    os.symlink(directory.name, new)  # noqa: PTH211 - relative, so that results can move
+    new.replace(directory.parent / "latest")

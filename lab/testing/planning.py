@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From built stages to cells: one for each kernel, flavour and shard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.image.build import Image
+from lab.kernel.artifact import Kernel
+from lab.manifest import FlavourSpec
+from lab.modules.artifact import ModuleSet
+from lab.results.merge import load_run
+from lab.testing.cell import Cell
+from lab.testing.words import Words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What one kernel and flavour of a run stand on."""
+
+    kernel: Kernel
+    modules: ModuleSet | None
+    image: Image
+    flavour: FlavourSpec
+    least_memory: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How the tests are to be run; the same for every cell of a run."""
+
+    words: Words
+    provider: str = "qemu"
+    accel: str = "auto"
+    workers: int = 0
+    shards: int = 1
+    shared: bool = True
+
+
+def plan(
+    built: Sequence[Built], way: Way, *, run: str, times: Mapping[str, float]
+) -> list[Cell]:
+    """The cells of a run, in the order in which they are run."""
+    return [cell for stage in built for cell in _cells(stage, way, run=run, times=times)]
+
+
+def _cells(stage: Built, way: Way, *, run: str, times: Mapping[str, float]) -> Iterator[Cell]:
+    base = re.sub(r"[^\w.+-]+", "-", f"{stage.kernel.name}-{stage.kernel.flavour}")
+    cell = Cell(
+        run=run,
+        name=f"{base}-1",
+        kernel=stage.kernel.key,
+        modules=stage.modules.key if stage.modules else None,
+        image=stage.image.key,
+        flavour=stage.kernel.flavour,
+        provider=way.provider,
+        accel=way.accel,
+        patience=stage.flavour.patience,
+        memory=stage.flavour.memory,
+        cmdline=tuple(stage.flavour.cmdline),
+        tests=way.words.tests,
+        options=way.words.options,
+        shards=way.shards,
+        workers=way.workers,
+        times=dict(times),
+    )
+    for shard in range(1, way.shards + 1):
+        yield cell.model_copy(update={"name": f"{base}-{shard}", "shard": shard})
+    # Sanitizers need history: once more, all tests in one machine.
+    if way.shared and stage.kernel.flavour == "debug":
+        yield cell.model_copy(
+            update={"name": f"{base}-shared", "shared": True, "workers": 0, "shards": 1}
+        )
+
+
+def earlier_times(results: Path) -> dict[str, float]:
+    """Seconds that each test took in the latest run; none where there was no run."""
+    latest = results / "latest" / "run.json"
+    if not latest.exists():
+        return {}
+    try:
+        run = load_run(latest)
+    except LabError:
+        return {}
+    return {test.id: test.duration for test in run.tests}

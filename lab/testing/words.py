@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The words of a command line that are meant for pytest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import UserError
+
+#: pytest's options whose value is the next word.
+_WITH_VALUE = re.compile(
+    r"-[kmpocWrn]|--(deselect|ignore|ignore-glob|rootdir|maxfail|tb|durations|durations-min"
+    r"|log-level|log-cli-level|capture|basetemp|color|show-capture|override-ini|confcutdir"
+    r"|pythonwarnings|verbosity|import-mode)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What pytest gets: options as they are, tests as the checkout names them."""
+
+    options: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+def sort_words(words: Sequence[str], *, here: Path, root: Path) -> Words:
+    """Tell options from tests.
+
+    Args:
+        words: as typed.
+        here: where they were typed; paths are relative to it, or to the root.
+        root: the checkout.
+
+    Errors:
+        UserError: a path that is nowhere.
+    """
+    options: list[str] = []
+    tests: list[str] = []
+    value = False
+    for word in words:
+        if value or word.startswith("-"):
+            options.append(word)
+            value = not value and _WITH_VALUE.fullmatch(word) is not None
+        else:
+            tests.append(_locate(word, here=here, root=root))
+    return Words(options=tuple(options), tests=tuple(tests))
+
+
+def _locate(word: str, *, here: Path, root: Path) -> str:
+    name, mark, rest = word.partition("::")
+    for base in (here, root):
+        path = Path(os.path.normpath(base / name))
+        if path.exists():
+            inside = path.is_relative_to(root)
+            return f"{path.relative_to(root) if inside else path}{mark}{rest}"
+    raise UserError(
+        f"there is no test `{name}` in {here}" + ("" if here == root else f" or in {root}"),
+        right="a file or directory with tests, such as tests/e2e/smoke",
+    )
