@@ -172,7 +172,7 @@ def open_suite(name: str, store: Store, *, sources: str | None = None) -> Iterat
         for directory in ("state", "lists/partial", "cache/archives/partial"):
             (root / directory).mkdir(parents=True, exist_ok=True)
         (root / "state" / "status").touch()
-        settings = _acquire_settings() + SETTINGS.format(
+        settings = acquire_settings() + SETTINGS.format(
             root=root,
             architecture=run(("dpkg", "--print-architecture")).stdout.strip(),
             retries=RETRIES,
@@ -181,7 +181,7 @@ def open_suite(name: str, store: Store, *, sources: str | None = None) -> Iterat
         conf = root / "apt.conf"
         conf.touch(mode=0o600)  # a proxy's password may be in it
         conf.write_text(settings)
-        (root / "sources.list").write_text(sources or _sources(name))
+        (root / "sources.list").write_text(sources or source_line(name))
         yield Suite(name, root)
 
 
@@ -213,7 +213,8 @@ def mirror(suite: str, *, targets: str) -> str | None:
     return None
 
 
-def _sources(suite: str) -> str:
+def source_line(suite: str) -> str:
+    """The line of a sources.list that gives a suite from the host's own mirror."""
     targets = run(
         (
             "apt-get",
@@ -237,7 +238,7 @@ def _sources(suite: str) -> str:
     return f"deb {options}{uri} {suite} main\n"
 
 
-def _acquire_settings() -> str:
+def acquire_settings() -> str:
     """The host's proxies, certificates and time limits, without the rest of its settings.
 
     The rest may hold hooks that only root can run (packagekit's, docker's).

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes into an image: vm-images/*.yaml, typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from lab import marked
+from lab.errors import UserError
+from lab.manifest import Entry
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Recipe(Entry):
+    """One image's recipe.
+
+    Attributes:
+        suite: of Debian.
+        overlay: directory whose files are copied over the tree.
+        program: C source of the lab's own program, which is init among others.
+        names: links to it beside it.
+        power: links to it in /usr/sbin.
+        packages: each with its reason.
+        exclude: patterns of paths that no package may install.
+    """
+
+    suite: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")]
+    overlay: Text
+    program: Text
+    names: tuple[str, ...]
+    power: tuple[str, ...] = ()
+    packages: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")], Text]
+    exclude: tuple[str, ...] = ()
+
+
+def read(file: Path) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        UserError: at the file and line of the mistake.
+    """
+    raw = marked.load(file)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        path = [step for step in detail["loc"] if step != "[key]"]
+        name = ".".join(str(step) for step in path)
+        at = raw.key_at.get(str(path[0])) if path else None
+        line = at.line if at is not None else 1
+        raise UserError(f"`{name}`: {detail['msg'].lower()}", file=file, line=line) from None
+    for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_file)):
+        if not wanted(recipe.resolve(field)):
+            raise recipe.where(field).error(f"there is no `{recipe.resolve(field)}`")
+    return recipe
