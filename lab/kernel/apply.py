@@ -63,6 +63,8 @@ def stage(
             shutil.copy(file, target, follow_symlinks=False)
     shifted: list[Shifted] = []
     total = len(series.patches)
+    if not total:
+        return shifted
     with progress(f"apply patches {series.name}", total=total) as step:
         for patch in series.patches:
             step.update(detail=patch.name)

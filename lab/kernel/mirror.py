@@ -32,6 +32,8 @@ from lab.store import remove_tree
 
 PATCHED = "patched"
 TEMPORARY = ".lab-new"
+MANY = 1000
+"""Files from which on placing them takes long enough to show progress."""
 
 Look = list[int]
 """Size, time and inode of a file in the hot tree: equal means untouched since."""
@@ -53,9 +55,13 @@ class Synced:
 
 @dataclass(frozen=True, kw_only=True)
 class _Index:
+    """What the tree was when it was last whole."""
+
     generation: str
+    source: str
+    touched: tuple[str, ...]
     files: Mapping[str, tuple[str, Look]]
-    fresh: bool
+    """Path -> where its content is from, and how it looked."""
 
 
 def synchronise(home: Path, source: SourceTree, *, staged: Path, touched: set[str]) -> Synced:
@@ -71,60 +77,123 @@ def synchronise(home: Path, source: SourceTree, *, staged: Path, touched: set[st
     tree = home / "tree"
     tree.mkdir(exist_ok=True)
     index = _read(home / "index.json")
-    base = dict(source.files) if source.files is not None else dict(_listing(source.path))
-    wanted = {name: content for name, content in base.items() if name not in touched}
+    base = _base(source, index)
+    wanted = {name: origin for name, origin in base.items() if name not in touched}
     wanted |= {name: PATCHED for name in touched if os.path.lexists(staged / name)}
     looks = dict(_looks(tree))
     written = _remove(tree, [name for name in looks if name not in wanted])
     todo = [
         name
-        for name, content in wanted.items()
-        if content == PATCHED or name not in looks
-        or index.files.get(name) != (content, looks[name])
-    ]  # fmt: skip
-    with progress(f"lay out the source of {source.name}", total=len(todo)) as step:
-        placer = _Placer(tree, source, staged=staged, fresh=index.fresh, step=step)
-        written += [name for name in todo if placer.place(name, wanted[name])]
+        for name, origin in wanted.items()
+        if origin == PATCHED
+        or name not in looks
+        or index is None
+        or index.files.get(name) != (origin, looks[name])
+    ]
+    written += _place(todo, wanted, tree, source, staged=staged, fresh=index is None)
     looks.update(_look_at(tree, todo))
-    _write(home / "index.json", index.generation, {n: (wanted[n], looks[n]) for n in wanted})
-    return Synced(generation=index.generation, written=tuple(written))
+    now = _Index(
+        generation=secrets.token_hex(8) if index is None else index.generation,
+        source=source.key,
+        touched=tuple(sorted(touched)),
+        files={name: (origin, looks[name]) for name, origin in wanted.items()},
+    )
+    if now != index:
+        seal.publish(home / "index.json", json.dumps(vars(now), separators=(",", ":")).encode())
+    return Synced(generation=now.generation, written=tuple(written))
+
+
+def _base(source: SourceTree, index: _Index | None) -> dict[str, str]:
+    """Every file of the unpatched tree, and what its content is known by.
+
+    The user's tree is known file by file; one in the store never changes, so
+    its key stands for each of its files and need not be listed again.
+    """
+    if source.files is not None:
+        return dict(source.files)
+    if index is None or index.source != source.key:
+        return {name: source.key for name, _ in _files(source.path)}
+    kept = {name: source.key for name, (origin, _) in index.files.items() if origin != PATCHED}
+    for name in index.touched:
+        path = source.path / name
+        if path.is_symlink() or path.is_file():
+            kept[name] = source.key
+    return kept
+
+
+def _place(
+    todo: list[str],
+    wanted: Mapping[str, str],
+    tree: Path,
+    source: SourceTree,
+    *,
+    staged: Path,
+    fresh: bool,
+) -> list[str]:
+    """Put files in their places; those that were not there already."""
+    if len(todo) < MANY:
+        placer = _Placer(tree, source, staged=staged, fresh=fresh)
+        return [name for name in todo if placer.place(name, wanted[name])]
+    with progress(f"lay out the source of {source.name}", total=len(todo)) as step:
+        placer = _Placer(tree, source, staged=staged, fresh=fresh, step=step)
+        return [name for name in todo if placer.place(name, wanted[name])]
 
 
 class _Placer:
     """Puts files into the tree, each whole or not at all."""
 
     def __init__(
-        self, tree: Path, source: SourceTree, *, staged: Path, fresh: bool, step: Step
+        self,
+        tree: Path,
+        source: SourceTree,
+        *,
+        staged: Path,
+        fresh: bool,
+        step: Step | None = None,
     ) -> None:
         self.tree = tree
         self.source = source
         self.staged = staged
         self.fresh = fresh
         self.step = step
+        self.made: set[Path] = set()
 
-    def place(self, name: str, content: str) -> bool:
+    def place(self, name: str, origin: str) -> bool:
         """Put one file in its place; False if it stood there already."""
-        origin = (self.staged if content == PATCHED else self.source.path) / name
+        source = (self.staged if origin == PATCHED else self.source.path) / name
         target = self.tree / name
-        self.step.advance()
-        if _same(origin, target):
+        if self.step is not None:
+            self.step.advance()
+        link = self.fresh and not self.source.user and origin != PATCHED
+        if link and self._link_new(source, target):
+            return True
+        if _same(source, target):
             return False
         if target.is_dir() and not target.is_symlink():
             remove_tree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        link = self.fresh and not self.source.user and content != PATCHED
         new = target.with_name(target.name + TEMPORARY)
         new.unlink(missing_ok=True)
-        if not (link and _link(origin, new)):
+        if not (link and _link(source, new)):
             try:
-                _copy(origin, new)
+                _copy(source, new)
             except FileNotFoundError:
                 raise self._changed(name) from None
-            if self.source.user and content != PATCHED and content_of(new) != content:
+            if self.source.user and origin != PATCHED and content_of(new) != origin:
                 new.unlink()
                 raise self._changed(name)
         new.replace(target)
         return True
+
+    def _link_new(self, source: Path, target: Path) -> bool:
+        """The quick way for the tens of thousands of files of a new tree."""
+        if target.parent not in self.made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.made.add(target.parent)
+        try:
+            return _link(source, target)
+        except FileExistsError:
+            return False
 
     def _changed(self, name: str) -> UserError:
         return UserError(
@@ -178,12 +247,6 @@ def _remove(tree: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _listing(tree: Path) -> Iterator[tuple[str, str]]:
-    """Files of a source in the store, which does not change: a stat says all."""
-    for name, found in _files(tree):
-        yield name, f"{found.st_size}:{found.st_mtime_ns}:{found.st_mode:o}"
-
-
 def _looks(tree: Path) -> Iterator[tuple[str, Look]]:
     for name, found in _files(tree):
         yield name, [found.st_size, found.st_mtime_ns, found.st_ino]
@@ -209,15 +272,15 @@ def _files(tree: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield f"{directory}{entry.name}", entry.stat(follow_symlinks=False)
 
 
-def _read(path: Path) -> _Index:
+def _read(path: Path) -> _Index | None:
+    """The index; None if the tree was never whole, or nobody can tell."""
     try:
         value = json.loads(path.read_bytes())
-        files = {name: (entry[0], entry[1]) for name, entry in value["files"].items()}
-        return _Index(generation=value["generation"], files=files, fresh=False)
+        return _Index(
+            generation=value["generation"],
+            source=value["source"],
+            touched=tuple(value["touched"]),
+            files={name: (entry[0], entry[1]) for name, entry in value["files"].items()},
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return _Index(generation=secrets.token_hex(8), files={}, fresh=True)
-
-
-def _write(path: Path, generation: str, files: Mapping[str, tuple[str, Look]]) -> None:
-    value = {"generation": generation, "files": files}
-    seal.publish(path, json.dumps(value, separators=(",", ":")).encode())
+        return None

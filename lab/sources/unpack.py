@@ -15,7 +15,7 @@ BLOCKS_PER_REPORT = 10_000
 
 
 def unpack_tree(tarball: Path, into: Path, *, label: str) -> None:
-    """Unpack a tarball whose files stand in one top directory, without that directory.
+    """Unpack a kernel tarball, without the top directory in which its files stand.
 
     Owners are ours, whoever packed it.
 
@@ -42,18 +42,27 @@ def unpack_tree(tarball: Path, into: Path, *, label: str) -> None:
             )
         except ProgramFailed as error:
             raise _explain(tarball, error) from None
-    tops = list(inner.iterdir())
-    if len(tops) != 1 or not tops[0].is_dir() or tops[0].is_symlink():
+    top = _top(inner, tarball)
+    for entry in top.iterdir():
+        entry.rename(into / entry.name)
+    if top != inner:
+        top.rmdir()
+    inner.rmdir()
+    _make_readable(into)
+
+
+def _top(unpacked: Path, tarball: Path) -> Path:
+    """The directory that is the tree: the only one, or where tar was told to pack ``.``."""
+    if (unpacked / "Kconfig").is_file():
+        return unpacked
+    entries = list(unpacked.iterdir())
+    if len(entries) != 1 or not entries[0].is_dir() or entries[0].is_symlink():
         raise UserError(
-            f"does not hold one top directory but {len(tops)} entries",
+            f"does not hold one top directory but {len(entries)} entries",
             file=tarball,
             right="give a tarball as kernel.org or `git archive --prefix` make it",
         )
-    for entry in tops[0].iterdir():
-        entry.rename(into / entry.name)
-    tops[0].rmdir()
-    inner.rmdir()
-    _make_readable(into)
+    return entries[0]
 
 
 def _amount(line: str) -> str:

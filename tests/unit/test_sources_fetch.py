@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernels of a manifest become source trees, and every bad source says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from sources_kit import FILES, MAKEFILE, git, make_repository, read_tree, write_tree
+
+from lab import lockfile
+from lab.errors import LabError, UserError
+from lab.manifest import Manifest
+from lab.manifest import read as read_manifest
+from lab.sources.fetch import fetch, identify
+from lab.sources.tree import SourceTree
+from lab.sources.update import update
+from lab.store import Store
+
+MANIFEST = """\
+default_kernel: mine
+default_image: i
+kernels:
+  mine:
+    source: {source}
+flavours:
+  default: {{fragments: []}}
+images:
+  i: {{recipe: i.yaml}}
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "lab.lock"
+
+
+def manifest(tmp_path: Path, source: str) -> Manifest:
+    (tmp_path / "lab.yaml").write_text(MANIFEST.format(source=source))
+    return read_manifest(root=tmp_path)
+
+
+def get(tmp_path: Path, source: str) -> SourceTree:
+    spec = manifest(tmp_path, source).kernel("mine")
+    return fetch("mine", spec, lock=tmp_path / "lab.lock", store=Store(tmp_path / "store"))
+
+
+def refusal(tmp_path: Path, source: str) -> LabError:
+    with pytest.raises(LabError) as caught:
+        get(tmp_path, source)
+    left = list((tmp_path / "store" / "artifacts").rglob("*"))
+    assert not [path for path in left if path.is_file()], "half-made artifacts"
+    assert not [path for path in (tmp_path / "store" / "tmp").iterdir() if path.is_dir()]
+    return caught.value
+
+
+def pack(tmp_path: Path, *options: str, name: str = "linux.tar.xz") -> tuple[Path, str]:
+    write_tree(tmp_path / "pack" / "linux-6.12.117")
+    target = tmp_path / name
+    argv = [
+        "tar",
+        "-C",
+        str(tmp_path / "pack"),
+        "-caf",
+        str(target),
+        *(options or ["linux-6.12.117"]),
+    ]
+    subprocess.run(argv, check=True)
+    return target, hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["linux.tar.xz", "linux.tar.gz", "linux.tar"])
+def test_tarball(tmp_path: Path, name: str) -> None:
+    path, sha256 = pack(tmp_path, name=name)
+    tree = get(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert {file: text for file, (text, _) in read_tree(tree.path).items()} == FILES
+    assert (tree.version, tree.user) == ("6.12.117", False)
+
+
+def test_tarball_by_url(tmp_path: Path) -> None:
+    path, sha256 = pack(tmp_path)
+    tree = get(tmp_path, f'{{tarball: "{path.as_uri()}", sha256: {sha256}}}')
+    assert tree.version == "6.12.117"
+    assert not list((tmp_path / "store/hot/download").rglob("linux*"))
+
+
+def test_tarball_with_another_sha256(tmp_path: Path) -> None:
+    path, sha256 = pack(tmp_path)
+    error = refusal(tmp_path, f"{{tarball: {path.name}, sha256: {'a' * 64}}}")
+    assert error.exit_status == 2
+    assert "lab.yaml:5 wants aaa" in error.what and sha256 in error.what
+
+
+def test_tarball_truncated(tmp_path: Path) -> None:
+    path, _ = pack(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    error = refusal(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert error.exit_status == 2 and "is truncated" in error.what and error.file == path
+
+
+def test_tarball_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "linux.tar"
+    path.write_text("Not found\n" * 1000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    error = refusal(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert "is no tarball" in error.what
+
+
+def test_tarball_of_something_else(tmp_path: Path) -> None:
+    write_tree(tmp_path / "pack" / "hello", {"Makefile": "all:\n"})
+    path, sha256 = pack(tmp_path, "hello")
+    error = refusal(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert "the source of kernel mine is not a kernel tree" in error.what
+
+
+def test_tarball_of_the_tree_itself(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    path, sha256 = pack(tmp_path, "-C", str(tree), ".")
+    found = get(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert read_tree(found.path) == read_tree(tree)
+
+
+def test_tarball_of_two_directories(tmp_path: Path) -> None:
+    path, sha256 = pack(tmp_path, "-C", str(write_tree(tmp_path / "tree")), "net", "include")
+    error = refusal(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}")
+    assert "does not hold one top directory but 2 entries" in error.what
+
+
+def test_tarball_that_is_not_there(tmp_path: Path) -> None:
+    error = refusal(tmp_path, f"{{tarball: gone.tar, sha256: {'a' * 64}}}")
+    assert "not there" in error.what and error.file == tmp_path / "gone.tar"
+
+
+def test_url_of_another_kind(tmp_path: Path) -> None:
+    error = refusal(tmp_path, f'{{tarball: "gopher://x/linux.tar", sha256: {"a" * 64}}}')
+    assert "gopher" in error.what
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "linux")
+
+
+@pytest.mark.parametrize("where", ["linux", "file://{}/linux"])
+def test_git(tmp_path: Path, repository: Path, where: str) -> None:
+    (repository / ".gitattributes").write_text("Kbuild export-ignore\n")
+    git(repository, "add", ".gitattributes")
+    git(repository, "commit", "--quiet", "--message", "second")
+    git(repository, "tag", "--annotate", "--message", "x", "v6.12.117")
+    (repository / "Makefile").write_text("dirty, and none of its business\n")
+    before = read_tree(repository)
+    tree = get(tmp_path, f'{{git: "{where.format(tmp_path)}", ref: v6.12.117}}')
+    assert read_tree(repository) == before
+    assert set(read_tree(tree.path)) == {*FILES, ".gitattributes"}
+    assert (tree.path / "Makefile").read_text() == MAKEFILE
+    locked = lockfile.read(tmp_path / "lab.lock").entries["kernels", "mine"]
+    assert locked.version == git(repository, "rev-parse", "HEAD")
+
+
+def test_git_stays_at_the_locked_commit_until_update(tmp_path: Path, repository: Path) -> None:
+    source = "{git: linux, ref: main}"
+    first = get(tmp_path, source)
+    (repository / "Makefile").write_text(MAKEFILE.replace("117", "118"))
+    git(repository, "commit", "--quiet", "--all", "--message", "second")
+    assert get(tmp_path, source).key == first.key
+    store, lock = Store(tmp_path / "store"), tmp_path / "lab.lock"
+    (moved,) = update([], manifest=manifest(tmp_path, source), lock=lock, store=store)
+    assert str(moved).startswith("kernels mine: ")
+    assert get(tmp_path, source).version == "6.12.118"
+    assert update([], manifest=manifest(tmp_path, source), lock=lock, store=store) == []
+
+
+@pytest.mark.parametrize("where", ["linux", "file://{}/linux"])
+def test_git_ref_that_is_not_there(tmp_path: Path, repository: Path, where: str) -> None:
+    error = refusal(tmp_path, f'{{git: "{where.format(tmp_path)}", ref: v6.99}}')
+    assert error.exit_status == 2
+    assert "lab.yaml:5 names the ref `v6.99`" in error.what
+    assert not (tmp_path / "lab.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "what"),
+    [
+        ("gone", 2, "not there"),
+        ("file:///nowhere/linux", 3, "cannot be read"),
+        ("pack", 2, "but this is none"),
+    ],
+)
+def test_git_tree_that_is_not_there(tmp_path: Path, where: str, status: int, what: str) -> None:
+    (tmp_path / "pack").mkdir()
+    error = refusal(tmp_path, f'{{git: "{where}", ref: main}}')
+    assert error.exit_status == status and what in error.what
+
+
+def test_git_commit_that_was_lost(tmp_path: Path, repository: Path) -> None:
+    spec = manifest(tmp_path, "{git: linux, ref: main}").kernel("mine")
+    locked = lockfile.Locked(request={"git": "linux", "ref": "main"}, version="1" * 40)
+    lockfile.pin(tmp_path / "lab.lock", "kernels", "mine", locked)
+    with pytest.raises(UserError, match="no longer has the commit 111111111111"):
+        fetch("mine", spec, lock=tmp_path / "lab.lock", store=Store(tmp_path / "store"))
+
+
+def test_path(tmp_path: Path) -> None:
+    write_tree(tmp_path / "my")
+    tree = get(tmp_path, "{path: my}")
+    assert (tree.user, tree.name, tree.path) == (True, "mine", tmp_path / "my")
+
+
+def test_path_that_is_no_kernel(tmp_path: Path) -> None:
+    (tmp_path / "my").mkdir()
+    error = refusal(tmp_path, "{path: my}")
+    assert "is not a kernel tree" in error.what and error.file == tmp_path / "my"
+
+
+def test_identify_needs_the_source_only_once(tmp_path: Path, store: Store, lock: Path) -> None:
+    path, sha256 = pack(tmp_path)
+    spec = manifest(tmp_path, f"{{tarball: {path.name}, sha256: {sha256}}}").kernel("mine")
+    first = identify("mine", spec, lock=lock, store=store)
+    path.unlink()
+    again = identify("mine", spec, lock=lock, store=Store(store.root))
+    assert (again.key, again.version, again.line) == (first.key, "6.12.117", "6.12")
+    assert not isinstance(again, SourceTree)
+
+
+def test_update_of_a_kernel_that_is_not_there(tmp_path: Path, store: Store, lock: Path) -> None:
+    with pytest.raises(UserError, match="no kernel `mien`"):
+        update(["mien"], manifest=manifest(tmp_path, "{path: my}"), lock=lock, store=store)
