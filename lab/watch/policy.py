@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,8 +68,15 @@ class Policy(BaseModel):
     noise: tuple[Noise, ...] = ()
     skip: Annotated[frozenset[str], BeforeValidator(_words)] = frozenset()
 
+    @cached_property
+    def _any(self) -> re.Pattern[str]:
+        return re.compile("|".join(f"(?:{rule.match.pattern})" for rule in self.splats))
+
     def rule(self, line: str) -> tuple[int, Rule] | None:
         """The first rule that matches the line, with its precedence."""
+        # Nearly every line matches none, which one search tells.
+        if self._any.search(line) is None:
+            return None
         for index, rule in enumerate(self.splats):
             if rule.match.search(line):
                 return index, rule
