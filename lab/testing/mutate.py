@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""python -m lab.testing.mutate [NAME...]: do the tests notice broken code?
+
+tests/mutations/*.patch are small faults, each with a header that says what it
+breaks and who must notice:
+
+    Killed-by: tests/unit/test_store.py::test_made_once
+
+Each is applied to a copy of the checkout, and the test named must fail there,
+having passed in the copy as it was.  Exit status 1 if a mutation survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import status
+from lab.errors import LabError, UserError
+from lab.manifest import ROOT
+from lab.process import Finished, ProgramTimeout, run
+from lab.progress import progress
+
+TIME_LIMIT = 900.0
+"""Seconds for one test; a mutation that makes it hang is not killed by it."""
+
+KILLER = re.compile(r"^Killed-by: *(\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault, and the tests of which each must notice it."""
+
+    file: Path
+    killers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The patch's name without its suffix."""
+        return self.file.stem
+
+
+def mutations(directory: Path, names: list[str]) -> list[Mutation]:
+    """All of them, or those that are named.
+
+    Raises:
+        UserError: there is none of that name, or one names no test.
+    """
+    found = {}
+    for file in sorted(directory.glob("*.patch")):
+        header = file.read_text().split("\n--- ", 1)[0]
+        killers = tuple(KILLER.findall(header))
+        if not killers:
+            raise UserError("this mutation names no test", file=file, right="Killed-by: TEST")
+        found[file.stem] = Mutation(file, killers)
+    for name in names:
+        if name not in found:
+            raise UserError(f"there is no mutation `{name}`", right=f"see {directory}")
+    return [mutation for name, mutation in found.items() if not names or name in names]
+
+
+def survivors(chosen: list[Mutation], root: Path) -> list[str]:
+    """What was not noticed, one line each.
+
+    Raises:
+        UserError: a patch does not apply, or its test fails without it.
+    """
+    lines = []
+    good: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="lab-mutate-") as directory:
+        copy = Path(directory, "checkout")
+        copy_checkout(root, copy)
+        for mutation in chosen:
+            for killer in mutation.killers:
+                if killer not in good and not passes(copy, killer):
+                    raise UserError(
+                        f"{killer} does not pass without the mutation", file=mutation.file
+                    )
+                good.add(killer)
+            with progress(f"mutation {mutation.name}"):
+                lines += _survived(mutation, copy)
+    return lines
+
+
+def _survived(mutation: Mutation, copy: Path) -> list[str]:
+    _patch(mutation, copy)
+    try:
+        return [
+            f"{mutation.name} survives {killer}"
+            for killer in mutation.killers
+            if not fails(copy, killer)
+        ]
+    finally:
+        _patch(mutation, copy, "--reverse")
+
+
+def copy_checkout(root: Path, copy: Path) -> None:
+    """The files that git knows or would, as they are now."""
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in run(argv, cwd=root).stdout.split("\0"):
+        if name and (root / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name, follow_symlinks=False)
+
+
+def passes(copy: Path, test: str) -> bool:
+    """Whether a test passes in the copy."""
+    finished = _run_test(copy, test)
+    return finished is not None and finished.status == 0
+
+
+def fails(copy: Path, test: str) -> bool:
+    """Whether a test fails in the copy: not whether it cannot be run or hangs."""
+    finished = _run_test(copy, test)
+    return finished is not None and finished.status == 1
+
+
+def _run_test(copy: Path, test: str) -> Finished | None:
+    end_to_end = test.startswith("tests/e2e/")
+    words = ["-c", "from lab.cli import main; main()", "test"] if end_to_end else ["-m", "pytest"]
+    own = () if end_to_end else ("-q", "-p", "no:cacheprovider")
+    # No bytecode: a patch applied within the second would not be noticed.
+    env = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [sys.executable, *words, *own, test]
+    try:
+        return run(argv, cwd=copy, env=env, timeout=TIME_LIMIT, check=False)
+    except ProgramTimeout:
+        return None
+
+
+def _patch(mutation: Mutation, copy: Path, *options: str) -> None:
+    argv = ["patch", "-p1", "--fuzz=0", "--silent", "--no-backup-if-mismatch", *options]
+    done = run(argv, cwd=copy, input=mutation.file.read_bytes(), check=False)
+    if done.status != 0:
+        raise UserError(
+            f"the mutation does not apply: {(done.stdout + done.stderr).strip()}",
+            file=mutation.file,
+            right="refresh it",
+        )
+
+
+def main(names: list[str], root: Path = ROOT) -> int:
+    """Run them; the exit status."""
+    try:
+        chosen = mutations(root / "tests" / "mutations", names)
+        if not chosen:
+            raise UserError("there are no mutations", file=root / "tests" / "mutations")
+        lines = survivors(chosen, root)
+    except LabError as error:
+        if os.environ.get("LAB_DEBUG") == "1":
+            raise
+        print(f"lab: {error}", file=sys.stderr)
+        return error.exit_status
+    for line in lines:
+        print(line)
+    print(f"{len(chosen)} mutations, {len({line.split()[0] for line in lines})} survived")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    file = status.take_file()
+    code = main(sys.argv[1:])
+    status.record(file, code)
+    sys.exit(code)

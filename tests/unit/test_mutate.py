@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The mutation runner, on a checkout of two files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.testing import mutate
+
+KILLED = """\
+Adds wrongly.
+
+Killed-by: tests/test_add.py::test_add
+--- a/add.py
++++ b/add.py
+@@ -1,2 +1,2 @@
+ def add(a, b):
+-    return a + b
++    return a - b
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "add.py").write_text("def add(a, b):\n    return a + b\n")
+    (tmp_path / "tests" / "mutations").mkdir(parents=True)
+    (tmp_path / "tests" / "test_add.py").write_text(
+        "from add import add\n\ndef test_add():\n    assert add(2, 2) == 4\n\n"
+        "def test_zero():\n    assert add(0, 0) == 0\n\n"
+        "def test_broken():\n    assert 0\n"
+    )
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def mutation(checkout: Path, text: str) -> None:
+    (checkout / "tests" / "mutations" / "wrong.patch").write_text(text)
+
+
+def test_killed(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mutation(checkout, KILLED)
+    assert mutate.main([], checkout) == 0
+    assert "1 mutations, 0 survived" in capsys.readouterr().out
+    assert "a + b" in (checkout / "add.py").read_text()
+
+
+def test_survivor_fails(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mutation(checkout, KILLED.replace("::test_add", "::test_zero"))
+    assert mutate.main(["wrong"], checkout) == 1
+    assert "wrong survives tests/test_add.py::test_zero" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Killed-by", "Killer", "names no test"),
+        ("a + b", "a * b", "does not apply"),
+        ("::test_add", "::test_broken", "does not pass without the mutation"),
+        ("::test_add", "::test_nowhere", "does not pass without the mutation"),
+    ],
+)
+def test_bad_mutation(
+    checkout: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, words: str
+) -> None:
+    mutation(checkout, KILLED.replace(old, new))
+    assert mutate.main([], checkout) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_no_mutations_is_an_error(checkout: Path) -> None:
+    assert mutate.main([], checkout) == 2
+
+
+def test_unknown_name(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mutation(checkout, KILLED)
+    assert mutate.main(["rong"], checkout) == 2
+    assert "no mutation `rong`" in capsys.readouterr().err
