@@ -301,7 +301,7 @@ def read(user: Path | None = None, *, root: Path = ROOT) -> Manifest:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
-        raise _first(raw, error) from None
+        raise first_error(raw, error) from None
     manifest.check()
     return manifest
 
@@ -320,7 +320,7 @@ def _named(section: Mapping[str, T], what: str, name: str) -> T:
         raise UserError(f"there is no {what} `{name}`", right=similar(name, section)) from None
 
 
-def _first(raw: MarkedDict, error: ValidationError) -> UserError:
+def first_error(raw: MarkedDict, error: ValidationError) -> UserError:
     """Of all that is wrong, what stands first in the file."""
     messages = []
     for detail in error.errors():

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lab.net import topology
+from lab.net.network import Network
 from lab.testing.rig import shaped
 from lab.testing.trial import Trial
 from lab.vm.machine import Machine
 
-__all__ = ["kernel", "machine", "machines", "start", "trial"]
+__all__ = ["kernel", "machine", "machines", "net", "start", "trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,29 @@ def machine(
     if shared is not None and not shape and not request.node.get_closest_marker("fresh"):
         return shared.lend(trial)
     return start("machine", **shape)
+
+
+@pytest.fixture
+def net(request: pytest.FixtureRequest, trial: Trial) -> Iterator[Network]:
+    """Pristine machines in a network; @pytest.mark.topology("router", bridge=True) says which.
+
+    A name is one of the ready-made topologies, a file is looked for beside the
+    test's own. With `bridge` every wire can be impaired.
+    """
+    from lab.testing.plugin import BENCH
+
+    rig = request.config.stash[BENCH].rig
+    mark = request.node.get_closest_marker("topology")
+    wanted = mark.args[0] if mark and mark.args else "pair"
+    if wanted.endswith(".yaml"):
+        wanted = request.path.parent / wanted
+    chosen = topology.read(wanted)
+    if mark and mark.kwargs.get("bridge"):
+        chosen = chosen.bridged()
+    trial.topology = chosen.drawing()
+    network = Network(chosen, specs=rig.spec, start=trial.start, directory=trial.directory)
+    yield network
+    network.stop()
 
 
 def _at_once(make: Callable[[str], Machine], names: Sequence[str]) -> list[Machine]:

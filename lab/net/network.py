@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A topology, running: machines wired to each other, links that can go bad."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import shlex
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lab.errors import UserError
+from lab.marked import similar
+from lab.net.bridge import Bridge
+from lab.net.capture import Capture
+from lab.net.impairment import Impairment
+from lab.net.switch import Switch
+from lab.net.topology import LinkEntry, NodeEntry, Topology
+from lab.vm.machine import Machine
+from lab.vm.runtime import runtime
+from lab.vm.spec import Dgram, MachineSpec, Nic, Vde, Wire
+
+#: Gives the spec of a node by name; the network adds cards, memory and CPUs.
+Specs = Callable[[str], MachineSpec]
+#: Starts a machine that somebody else ends.
+Start = Callable[[MachineSpec], Machine]
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a link: a node's card."""
+
+    machine: Machine
+    card: int
+
+
+class Link:
+    """What joins nodes; `impair` and `down` work while frames pass."""
+
+    def __init__(self, *, name: str, ends: dict[str, End], bridge: Bridge | None) -> None:
+        self.name = name
+        self.ends = ends
+        self._bridge = bridge
+
+    def impair(self, *, toward: str | None = None, **faults: object) -> None:
+        """Make the wire bad: impair(delay="10ms", loss="1%"); impair() mends it.
+
+        Args:
+            toward: the node to which the faults apply; both directions if None.
+            faults: see Impairment.
+
+        Raises:
+            UserError: the link has no bridge node, or there is no such fault.
+        """
+        if self._bridge is None:
+            raise UserError(f"the link `{self.name}` cannot be impaired",
+                            right="say `bridge: true` in its topology")
+        try:
+            wanted = Impairment.model_validate(faults)
+        except ValueError as error:
+            raise UserError(f"impair({faults}): {error}") from None
+        for number, node in enumerate(self.ends):
+            if toward in (None, node):
+                self._bridge.impair(wanted, toward=number)
+        if toward is not None and toward not in self.ends:
+            raise UserError(f"the link `{self.name}` has no end at `{toward}`",
+                            right=similar(toward, self.ends))
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Unplugged within the block: both ends lose their carrier."""
+        self._plug(False)
+        try:
+            yield
+        finally:
+            self._plug(True)
+
+    def _plug(self, up: bool) -> None:
+        for end in self.ends.values():
+            if end.machine.body.alive():
+                end.machine.body.monitor("set_link", name=f"net{end.card}", up=up)
+
+
+class Network:
+    """Machines and links, made from a topology; `stop` ends what no machine ends."""
+
+    def __init__(self, topology: Topology, *, specs: Specs, start: Start, directory: Path) -> None:
+        self.topology = topology
+        self.directory = directory
+        self._start = start
+        self._switches: list[Switch] = []
+        self._bridges: dict[str, list[Nic]] = {}
+        self._captures = 0
+        cards = self._wire()
+        wanted = [self._spec(specs(name), node, cards[name])
+                  for name, node in topology.nodes.items()]
+        wanted += [replace(specs(_bridge_name(link)), nics=tuple(nics))
+                   for link, nics in self._bridges.items()]
+        try:
+            self.machines = self._start_all(wanted)
+            self.links = {name: self._link(name, entry) for name, entry in topology.links.items()}
+        except BaseException:
+            self.stop()
+            raise
+
+    def __getitem__(self, node: str) -> Machine:
+        """A node's machine."""
+        if node not in self.topology.nodes:
+            raise UserError(f"there is no node `{node}`", right=similar(node, self.topology.nodes))
+        return self.machines[node]
+
+    def nodes(self, *names: str) -> list[Machine]:
+        """Machines by name; all of them if none is named."""
+        return [self[name] for name in names or self.topology.nodes]
+
+    def link(self, name: str) -> Link:
+        """A link by name."""
+        if name not in self.links:
+            raise UserError(f"there is no link `{name}`", right=similar(name, self.links))
+        return self.links[name]
+
+    def address(self, node: str, *, link: str | None = None, version: int = 4) -> str:
+        """A node's address, on its first link or the one named."""
+        name = link or self.topology.cards(node)[0]
+        for text in self.topology.links[name].ends[node]:
+            interface = ipaddress.ip_interface(text)
+            if interface.version == version:
+                return str(interface.ip)
+        raise UserError(f"`{node}` has no IPv{version} address on the link `{name}`")
+
+    def capture(self, node: str, link: str | None = None) -> Capture:
+        """Capture a node's card, on its first link or the one named; see Capture."""
+        name = link or self.topology.cards(node)[0]
+        self._captures += 1
+        self.directory.mkdir(parents=True, exist_ok=True)
+        end = self.link(name).ends[node]
+        return Capture(machine=end.machine, card=end.card,
+                       file=self.directory / f"{node}-{name}-{self._captures}.pcap")
+
+    def stop(self) -> None:
+        """End the switches; the machines belong to who started them."""
+        for switch in self._switches:
+            switch.stop()
+
+    # How it is made
+
+    def _wire(self) -> dict[str, list[Nic]]:
+        """Each node's cards, with wires in them."""
+        plugs: dict[tuple[str, str], Wire] = {}
+        for name, link in self.topology.links.items():
+            for node, wire in self._plugs(name, link).items():
+                plugs[name, node] = wire
+        return {node: [Nic(wire=plugs[link, node]) for link in self.topology.cards(node)]
+                for node in self.topology.nodes}
+
+    def _plugs(self, name: str, link: LinkEntry) -> dict[str, Wire]:
+        ends = list(link.ends)
+        if len(ends) > 2:
+            # One port to spare: vde_switch counts the port that it listens on.
+            switch = Switch(ports=len(ends) + 1)
+            self._switches.append(switch)
+            return {node: Vde(path=switch.path) for node in ends}
+        if not link.bridged:
+            return dict(zip(ends, _pair(), strict=True))
+        (left, inner_left), (right, inner_right) = _pair(), _pair()
+        self._bridges[name] = [Nic(wire=inner_left), Nic(wire=inner_right)]
+        return {ends[0]: left, ends[1]: right}
+
+    @staticmethod
+    def _spec(spec: MachineSpec, node: NodeEntry, cards: list[Nic]) -> MachineSpec:
+        return replace(spec, nics=tuple(cards), cpus=node.cpus,
+                       memory=spec.memory if node.memory is None else node.memory)
+
+    def _start_all(self, specs: list[MachineSpec]) -> dict[str, Machine]:
+        if not specs:
+            return {}
+        with ThreadPoolExecutor(len(specs)) as pool:
+            machines = list(pool.map(self._start_one, specs))
+        return {machine.name: machine for machine in machines}
+
+    def _start_one(self, spec: MachineSpec) -> Machine:
+        machine = self._start(spec)
+        if spec.name in self.topology.nodes:
+            machine.succeed(configuration(self.topology, spec.name))
+        return machine
+
+    def _link(self, name: str, entry: LinkEntry) -> Link:
+        ends = {node: End(self.machines[node], self.topology.cards(node).index(name))
+                for node in entry.ends}
+        bridge = Bridge(self.machines[_bridge_name(name)]) if entry.bridged else None
+        link = Link(name=name, ends=ends, bridge=bridge)
+        if entry.impair is not None:
+            link.impair(**entry.impair.model_dump(exclude_none=True))
+        return link
+
+
+def configuration(topology: Topology, node: str) -> str:
+    """The lines of sh that make a machine a node: sysctls, addresses, routes, commands."""
+    entry = topology.nodes[node]
+    lines = ["set -e"]
+    lines += [f"sysctl -qw {shlex.quote(f'{key}={value}')}"
+              for key, value in entry.sysctls.items()]
+    for card, link in enumerate(topology.cards(node)):
+        lines.append(f"ip link set eth{card} up")
+        for address in topology.links[link].ends[node]:
+            # Nobody else has it: waiting for duplicates would cost a second.
+            nodad = " nodad" if ":" in address else ""
+            lines.append(f"ip address add {address} dev eth{card}{nodad}")
+    for prefix, gateway in entry.routes.items():
+        family = "-6" if ":" in gateway else "-4"
+        lines.append(f"ip {family} route add {prefix} via {gateway}")
+    return "\n".join([*lines, *entry.run])
+
+
+def _pair() -> tuple[Wire, Wire]:
+    """The two ends of a wire."""
+    home = runtime().directory()
+    left, right = home / "l", home / "r"
+    return Dgram(local=left, remote=right), Dgram(local=right, remote=left)
+
+
+def _bridge_name(link: str) -> str:
+    """Told apart from nodes by its capital, which no node's name has."""
+    return f"W-{link}"
