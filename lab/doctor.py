@@ -88,6 +88,7 @@ PACKAGES = (
     Package("uidmap", "image", "makes images without root", ("newuidmap",), optional=True),
     Package("qemu-system-x86", "vm", "runs machines", ("qemu-system-x86_64",), least="7.2"),
     Package("qemu-utils", "vm", "makes overlay disks", ("qemu-img",), least="7.2"),
+    Package("vde2", "vm", "is the switch of a LAN", ("vde_switch",)),
     Package("acpica-tools", "vm", "compiles the ACPI tables of frequency tests", ("iasl",)),
     Package("openssh-client", "vm", "lab ssh", ("ssh",)),
     Package("bpftool", "debug", "looks into BTF of kernels and modules", ("bpftool",)),
