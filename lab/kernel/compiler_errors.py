@@ -15,23 +15,34 @@ EXCERPT_LINES = 12
 """Lines of the compiler's own excerpt that are worth showing."""
 
 _COMPILER = re.compile(
-    r"(?P<file>[^\s:][^:\n]*):(?P<line>\d+)(?::\d+)?: (?P<what>(?:fatal )?error: .*|undefined reference to .*)"
+    r"(?P<file>[^\s:][^:\n]*):(?P<line>\d+)(?::\d+)?: "
+    r"(?P<what>(?:fatal )?[Ee]rror: .*|undefined reference to .*)"
 )
 _MAKEFILE = re.compile(r"(?P<file>[^\s:]*):(?P<line>\d+): \*\*\* (?P<what>.*?)(?:\s+Stop\.)?")
-_CONTEXT = re.compile(r"In file included from |\s+from |.*: In function |.*: At top level|.*: note: ")
+_FAILED_TARGET = re.compile(r"\[.*\] Error \d+|\[")
+
+# What belongs to the error above it though it is not indented.
+_CONTEXT = re.compile(r"In file included from |.*: In function |.*: At top level|.*: note: ")
 _NEXT = re.compile(r"[^\s:|][^:\n]*:\d+(?::\d+)?: (?:fatal )?(?:error|warning): ")
-_NOISE = re.compile(r"make(?:\[\d+\])?: |  [A-Z][A-Z0-9_]+ +(?:\[M\] +)?\S|cc1: |compilation terminated")
-_OTHERS = (
-    re.compile(r'ERROR: modpost: .*'),
-    re.compile(r".*\bundefined (?:reference to|symbol:?) .*"),
-    re.compile(r"\S*ld(?:\.lld|\.bfd)?(?:-\d+)?: (?!warning).*"),
-    re.compile(r"\S+: error: objtool: .*"),
-    re.compile(r"(?:FAILED|BTF: .*FAILED|FAILED: load BTF).*"),
-    re.compile(r"\S+: Assembler messages:"),
-    re.compile(r"ERROR: .*"),
-    re.compile(r"error: .*"),
-    re.compile(r"make(?:\[\d+\])?: \*\*\* No rule to make target .*"),
-    re.compile(r"(?:/bin/)?sh: (?:\d+: )?(?:\S+: )?(?:command )?not found.*"),
+_NOISE = re.compile(
+    r"make(?:\[\d+\])?: |  [A-Z][A-Z0-9_]+ +(?:\[M\] +)?\S|cc1: |compilation terminated"
+)
+
+# Errors without a source line, the most telling first.
+_LINKER = r"\S*ld(?:\.lld|\.bfd)?(?:-\d+)?: "
+_OTHERS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"ERROR: modpost: .*",
+        r".*\bundefined (?:reference to|symbol:?) .*",
+        _LINKER + r"(?!warning).*",
+        r"\S+: error: objtool: .*",
+        r"FAILED.*|BTF: .*FAILED.*",
+        r"ERROR: .*",
+        r"error: .*",
+        r"make(?:\[\d+\])?: \*\*\* No rule to make target .*",
+        r"(?:/bin/)?sh: .*not found.*",
+    )
 )
 
 
@@ -77,7 +88,7 @@ def first_error(output: str, *, source: Path | None = None) -> BuildError | None
                 host=_is_host(lines, index, file),
             )
         found = _MAKEFILE.fullmatch(line)
-        if found and not re.match(r"\[?\S+\] Error \d+|\[", found["what"]):
+        if found and not _FAILED_TARGET.match(found["what"]):
             return BuildError(
                 file=_below(found["file"], source), line=int(found["line"]), what=found["what"]
             )
@@ -107,9 +118,7 @@ def _excerpt(lines: list[str], index: int) -> tuple[str, ...]:
 
 
 def _following(lines: list[str], index: int, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """More of the same kind, such as modpost's other symbols, and an assembler's messages."""
-    if lines[index].endswith("Assembler messages:"):
-        return tuple(lines[index + 1 : index + 4])
+    """More of the same kind, such as modpost's other symbols."""
     more = [line.strip() for line in lines[index + 1 :] if pattern.match(line.strip())]
     return tuple(dict.fromkeys(more))[:5]
 

@@ -35,9 +35,24 @@ def make_argv(
     """
     words = {"O": str(output), **variables(source=source, output=output, toolchain=toolchain)}
     return [
-        *("nice", "-n5", "make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
+        *guard(output.parent / "make.lock"),
+        *("make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
         *(f"{name}={value}" for name, value in words.items()),
         *targets,
+    ]
+
+
+def guard(lock: Path) -> list[str]:
+    """What stands before ``make`` in a command.
+
+    Should the lab be killed, make is told to end by the kernel, and ends its
+    children; until the last of them has gone, the inherited lock keeps the
+    next make out of the same tree.
+    """
+    return [
+        *("setpriv", "--pdeathsig", "TERM"),
+        *("flock", "--no-fork", str(lock)),
+        *("nice", "-n5"),
     ]
 
 
@@ -75,7 +90,6 @@ def environment(store: Store) -> Mapping[str, str]:
         "CCACHE_MAXSIZE": CACHE_SIZE,
         "CCACHE_DEPEND": "1",
         "CCACHE_SLOPPINESS": "time_macros",
-        "CCACHE_BASEDIR": str(store.root),
     }
 
 
