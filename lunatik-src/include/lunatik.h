@@ -25,6 +25,7 @@
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 #include "lua.h"
 #include "lauxlib.h"
@@ -48,7 +49,7 @@ struct lunatik_runtime;
  * @LUNATIK_PROCESS: process context; may sleep; entries hold a mutex
  * @LUNATIK_SOFTIRQ: softirq or process context; entries hold a spinlock with
  *	bottom halves disabled
- * @LUNATIK_HARDIRQ: any context but NMI; entries hold a raw spinlock with
+ * @LUNATIK_HARDIRQ: any context but NMI; entries hold a spinlock with
  *	interrupts disabled
  */
 enum lunatik_context {
@@ -100,7 +101,9 @@ typedef int (*lunatik_handler)(lua_State *L, void *arg);
  *	runtime of the same script sees the event;
  * -ESHUTDOWN: loading (not armed yet), being stopped, or dead;
  * -EDEADLK: this CPU or task is already inside this runtime (a hook that
- *	fires because of what the script itself does);
+ *	fires because of what the script itself does), or the context is wrong;
+ * -EBUSY, -EINTR: somebody else was inside for too long, or waiting for them
+ *	might have been a deadlock, or the task is being killed;
  * -EAGAIN: it has used up its share of the CPU for now;
  * -ENOMEM, -EINVAL: the script ran out of memory, or raised an error, which
  *	was logged (rate-limited, with a traceback);
@@ -117,6 +120,9 @@ int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *
  */
 int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
 			void (*finally)(void *arg), void *arg);
+
+/* The runtime of the object at @arg, as lunatik.runtime() made it. */
+struct lunatik_runtime *lunatik_checkruntime(lua_State *L, int arg);
 
 /* ---- in a C function called from Lua ----------------------------------- */
 
@@ -381,7 +387,9 @@ struct lunatik_hook {
 	const struct lunatik_hook_ops *ops;
 	/* private: */
 	struct kref kref;
-	struct list_head node;		/* runtime->hooks, under hooks_lock */
+	struct list_head node;		/* in the runtime, under its hooks_lock */
+	struct work_struct work;	/* of lunatik_hook_cancel() */
+	atomic_t cancelled;
 };
 
 /**

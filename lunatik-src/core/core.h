@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the files of the core share. Bindings include lunatik.h only.
+ */
+#ifndef LUNATIK_CORE_H
+#define LUNATIK_CORE_H
+
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/mutex.h>
+#include <linux/ratelimit_types.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "lunatik.h"
+#include "lunatik_vm.h"
+
+#define LUNATIK_ROOT		"/lib/modules/lua/"
+#define LUNATIK_NAME_MAX	128	/* bytes of a script's name, NUL too */
+#define LUNATIK_SCRIPT_MAX	(1 << 20)	/* bytes of a script */
+
+/**
+ * enum lunatik_state - the life of a runtime; it only ever moves downwards
+ * @LUNATIK_LOADING: the Lua state belongs to the task that loads the script;
+ *	entries are refused
+ * @LUNATIK_ARMED: the Lua state belongs to whoever holds the lock
+ * @LUNATIK_BROKEN: it broke a cap: entries are refused, hooks stay and do
+ *	their fallback, the Lua state is about to be closed or is gone
+ * @LUNATIK_STOPPING: entries are refused, hooks are being taken out
+ * @LUNATIK_STOPPED: nothing is left but the memory of the struct
+ */
+enum lunatik_state {
+	LUNATIK_LOADING,
+	LUNATIK_ARMED,
+	LUNATIK_BROKEN,
+	LUNATIK_STOPPING,
+	LUNATIK_STOPPED,
+};
+
+/* Caps, as given by module parameters or the table of lunatik.runtime(). */
+struct lunatik_caps {
+	u64 memory;		/* bytes */
+	u64 instructions;	/* for each entry */
+	unsigned int share;	/* per cent of one CPU */
+};
+
+struct lunatik_runtime {
+	struct kref kref;	/* of this memory: hooks, objects, works, handles */
+	char name[LUNATIK_NAME_MAX];
+	enum lunatik_context context;
+	int cpu;		/* -1: serves all */
+	struct lunatik_caps caps;
+
+	/*
+	 * The lock of the Lua state, by context. Taken by lunatik_enter()
+	 * only, which never blocks on one while it holds another.
+	 */
+	union {
+		struct mutex mutex;
+		spinlock_t spin;	/* softirq: BH off; hardirq: IRQs off */
+	};
+	wait_queue_head_t unlocked;	/* process: waiters for the mutex */
+
+	/* Owned by the holder of the lock, or as enum lunatik_state says. */
+	lua_State *L;
+	u64 entered;		/* local_clock() at entry */
+	s64 credit;		/* ns of CPU it may still use */
+	u64 credited;		/* local_clock() when credit was last topped up */
+	u64 memory;		/* bytes of the Lua state */
+	u64 instructions;	/* charged so far, all entries */
+	u64 time;		/* ns spent inside */
+	u64 entries;
+	u64 errors;
+	u64 throttled;
+	struct lunatik_output *output;	/* where print() goes; NULL: the log */
+	struct list_head pins;		/* modules that it has seen */
+
+	int owner_cpu;		/* interrupt: the CPU that is inside, or -1 */
+	atomic64_t objects;	/* bytes of lunatik_alloc() and objects */
+	atomic64_t peak;	/* most bytes ever in use, memory and objects */
+
+	raw_spinlock_t state_lock;	/* guards the next; innermost; IRQs off */
+	enum lunatik_state state;
+	bool stop_requested;
+	bool stop_queued;
+	bool patient;		/* by its lock: the task inside holds no lock of others */
+	struct task_struct *owner;	/* process: who is inside */
+	char reason[160];	/* why it is BROKEN */
+
+	struct mutex hooks_lock;	/* guards hooks */
+	struct list_head hooks;
+	bool hooks_closed;		/* by hooks_lock: no hook may be added */
+
+	struct work_struct stop_work;
+	struct work_struct bury_work;
+	struct delayed_work kill_work;
+	struct completion stopped;
+	struct ratelimit_state log_limit;
+	struct ratelimit_state print_limit;
+	struct list_head node;	/* lunatik_runtimes, by lunatik_runtimes_lock */
+};
+
+extern struct list_head lunatik_runtimes;
+extern struct mutex lunatik_runtimes_lock;
+extern struct workqueue_struct *lunatik_workqueue;
+
+/* module.c: defaults of the caps */
+void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);
+unsigned int lunatik_max_runtimes(void);
+
+/* memory.c */
+void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
+bool lunatik_account(struct lunatik_runtime *runtime, size_t size);
+void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size);
+void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp);
+u64 lunatik_memory_used(struct lunatik_runtime *runtime);
+
+/* errors.c */
+int lunatik_traceback(lua_State *L);
+void lunatik_log(struct lunatik_runtime *runtime, const char *text);
+
+/* entry.c */
+struct lunatik_error {
+	char *text;	/* kfree(); NULL: see @code */
+	int code;
+};
+
+int lunatik_enter(struct lunatik_runtime *runtime, unsigned long *flags);
+void lunatik_leave(struct lunatik_runtime *runtime, unsigned long flags);
+int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		 struct lunatik_error *error);
+int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		   struct lunatik_error *error, bool patient);
+void lunatik_interrupt(struct lunatik_runtime *runtime);
+bool lunatik_in_process(struct lunatik_runtime *runtime);
+int lunatik_enter_process(struct lunatik_runtime *runtime);
+void lunatik_leave_process(struct lunatik_runtime *runtime);
+u64 lunatik_budget(struct lunatik_runtime *runtime);
+void lunatik_pause(lua_State *L, void *data);
+
+/* runtime.c */
+struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
+				       int cpu, const struct lunatik_caps *caps);
+int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error);
+int lunatik_arm(struct lunatik_runtime *runtime);
+void lunatik_stop(struct lunatik_runtime *runtime);
+void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter);
+void lunatik_break(struct lunatik_runtime *runtime, const char *reason);
+void lunatik_push_body(lua_State *L);
+void lunatik_abandon(struct lunatik_runtime *runtime);
+
+/* hook.c */
+void lunatik_hooks_stop(struct lunatik_runtime *runtime);
+size_t lunatik_hooks_names(struct lunatik_runtime *runtime, char *buffer, size_t size);
+
+/* require.c */
+void lunatik_open_package(lua_State *L);
+bool lunatik_pin(struct lunatik_runtime *runtime, struct module *owner, gfp_t gfp);
+void lunatik_unpin_all(struct lunatik_runtime *runtime);
+
+/* loader.c */
+bool lunatik_valid_name(const char *name);
+int lunatik_load_script(lua_State *L, const char *name);
+int lunatik_load_path(lua_State *L, const char *path);
+
+/* object.c */
+extern const struct lunatik_class lunatik_runtime_class;
+struct lunatik_object *lunatik_object_create(struct lunatik_runtime *runtime,
+					     const struct lunatik_class *class,
+					     size_t size, gfp_t gfp);
+struct lunatik_object *lunatik_object_get_live(struct lunatik_object *object);
+struct lunatik_object **lunatik_push_blank(lua_State *L);
+void lunatik_bless(lua_State *L);
+
+/* lunatik.c */
+void lunatik_open_library(lua_State *L);
+
+/* output.c: what print() wrote, kept for the reader of /dev/lunatik */
+struct lunatik_output {
+	char *text;
+	size_t length;
+	size_t size;
+	bool truncated;
+};
+
+int lunatik_print(lua_State *L);
+void lunatik_output_add(struct lunatik_output *output, const char *text, size_t length);
+void lunatik_output_reset(struct lunatik_output *output);
+
+/* table.c: lunatik._ENV */
+int lunatik_table_init(void);
+void lunatik_table_exit(void);
+extern struct lunatik_object *lunatik_env;
+
+/* control.c: /dev/lunatik */
+int lunatik_control_init(void);
+void lunatik_control_exit(void);
+
+#endif /* LUNATIK_CORE_H */

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The way in: every call from the kernel into a runtime takes its lock here,
+ * is given its budget, is protected, and is charged.
+ *
+ * Deadlocks are avoided by never blocking on the lock of one runtime while
+ * holding another's: process runtimes wait with trylock and a limit, interrupt
+ * runtimes spin outright only on a CPU that is inside no runtime. So lockdep
+ * sees no order between runtimes, nor between a runtime's mutex and the RTNL
+ * that a notifier's caller holds; who loses such a race gets -EBUSY.
+ */
+#include <linux/bottom_half.h>
+#include <linux/delay.h>
+#include <linux/export.h>
+#include <linux/percpu.h>
+#include <linux/preempt.h>
+#include <linux/sched/clock.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+/* How long an entry waits for a process runtime that somebody else is in. */
+#define LUNATIK_PATIENCE	(10 * HZ)
+
+/* How often an entry that may not wait tries, about 1 us each. */
+#define LUNATIK_SPINS		1000
+
+/* The share of the CPU is topped up to at most what this time (ns) earns. */
+#define LUNATIK_WINDOW		NSEC_PER_SEC
+
+/* Interrupt runtimes that this CPU is inside of. */
+static DEFINE_PER_CPU(int, inside);
+
+struct lunatik_runtime *lunatik_toruntime(lua_State *L)
+{
+	return *(struct lunatik_runtime **)lua_getextraspace(L);
+}
+EXPORT_SYMBOL_GPL(lunatik_toruntime);
+
+/* Is whoever runs in it now in process context and free to sleep? */
+bool lunatik_in_process(struct lunatik_runtime *runtime)
+{
+	return runtime->context == LUNATIK_PROCESS ||
+	       READ_ONCE(runtime->owner_cpu) < 0;
+}
+
+bool lunatik_maysleep(lua_State *L)
+{
+	return lunatik_in_process(lunatik_toruntime(L));
+}
+EXPORT_SYMBOL_GPL(lunatik_maysleep);
+
+gfp_t lunatik_gfp(lua_State *L)
+{
+	return lunatik_maysleep(L) ? GFP_KERNEL : GFP_ATOMIC;
+}
+EXPORT_SYMBOL_GPL(lunatik_gfp);
+
+static bool settled(struct lunatik_runtime *runtime, bool *locked)
+{
+	*locked = mutex_trylock(&runtime->mutex);
+	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
+}
+
+static void own(struct lunatik_runtime *runtime, struct task_struct *task)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	runtime->owner = task;
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+}
+
+int lunatik_enter_process(struct lunatik_runtime *runtime)
+{
+	bool locked;
+	long left;
+
+	might_sleep();
+	if (READ_ONCE(runtime->owner) == current)
+		return -EDEADLK;
+
+	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
+					   LUNATIK_PATIENCE);
+	if (left <= 0)
+		return left ? -EINTR : -EBUSY;
+	if (!locked)
+		return -ESHUTDOWN;
+	own(runtime, current);
+	return 0;
+}
+
+void lunatik_leave_process(struct lunatik_runtime *runtime)
+{
+	lockdep_assert_held(&runtime->mutex);
+
+	own(runtime, NULL);
+	/* A kernel thread never returns to user mode, which would clear it. */
+	if (current->flags & PF_KTHREAD)
+		clear_thread_flag(TIF_NOTIFY_SIGNAL);
+	mutex_unlock(&runtime->mutex);
+	wake_up(&runtime->unlocked);
+}
+
+static bool spin_trylock_bounded(struct lunatik_runtime *runtime)
+{
+	int spins;
+
+	for (spins = 0; spins < LUNATIK_SPINS; spins++) {
+		if (spin_trylock(&runtime->spin))
+			return true;
+		udelay(1);
+	}
+	return false;
+}
+
+static int enter_interrupt(struct lunatik_runtime *runtime, unsigned long *flags)
+{
+	int ret = -EDEADLK;
+
+	*flags = 0;
+	if (runtime->context == LUNATIK_SOFTIRQ) {
+		if (in_hardirq() || irqs_disabled())
+			return -EDEADLK;
+		local_bh_disable();
+	} else {
+		if (in_nmi())
+			return -EDEADLK;
+		local_irq_save(*flags);
+	}
+
+	if (READ_ONCE(runtime->owner_cpu) == smp_processor_id())
+		goto refuse;
+
+	if (__this_cpu_read(inside)) {
+		ret = -EBUSY;
+		if (!spin_trylock_bounded(runtime))
+			goto refuse;
+	} else {
+		spin_lock(&runtime->spin);
+	}
+
+	__this_cpu_inc(inside);
+	WRITE_ONCE(runtime->owner_cpu, smp_processor_id());
+	return 0;
+
+refuse:
+	if (runtime->context == LUNATIK_SOFTIRQ)
+		local_bh_enable();
+	else
+		local_irq_restore(*flags);
+	return ret;
+}
+
+static void leave_interrupt(struct lunatik_runtime *runtime, unsigned long flags)
+{
+	WRITE_ONCE(runtime->owner_cpu, -1);
+	__this_cpu_dec(inside);
+	if (runtime->context == LUNATIK_SOFTIRQ)
+		spin_unlock_bh(&runtime->spin);
+	else
+		spin_unlock_irqrestore(&runtime->spin, flags);
+}
+
+/* ns of CPU: of this task in process context, where it may sleep inside */
+static u64 cpu_clock_of(struct lunatik_runtime *runtime)
+{
+	if (runtime->context == LUNATIK_PROCESS)
+		return current->se.sum_exec_runtime;
+	return local_clock();
+}
+
+static void earn(struct lunatik_runtime *runtime)
+{
+	u64 now = local_clock();
+	s64 passed = now - runtime->credited;
+	s64 limit = (s64)LUNATIK_WINDOW * runtime->caps.share / 100;
+
+	if (passed <= 0)	/* the clocks of two CPUs differ a little */
+		return;
+	passed = min_t(s64, passed, LUNATIK_WINDOW);
+	runtime->credit = min(runtime->credit + passed * runtime->caps.share / 100, limit);
+	runtime->credited = now;
+}
+
+static void spend(struct lunatik_runtime *runtime)
+{
+	u64 now = cpu_clock_of(runtime);
+	u64 spent = now - runtime->entered;
+
+	runtime->entered = now;
+	runtime->time += spent;
+	runtime->credit -= spent;
+}
+
+static bool shared(struct lunatik_runtime *runtime)
+{
+	return runtime->caps.share < 100;
+}
+
+/**
+ * lunatik_enter() - take the lock of an armed runtime
+ * @runtime: the caller owns a reference
+ * @flags: for lunatik_leave()
+ *
+ * Return: 0, or one of the errors of lunatik_run(), with no lock held.
+ */
+int lunatik_enter(struct lunatik_runtime *runtime, unsigned long *flags)
+{
+	int ret;
+
+	if (runtime->cpu >= 0 && runtime->cpu != raw_smp_processor_id())
+		return -EREMOTE;
+	if (READ_ONCE(runtime->state) != LUNATIK_ARMED)
+		return -ESHUTDOWN;
+
+	if (runtime->context == LUNATIK_PROCESS)
+		ret = lunatik_enter_process(runtime);
+	else
+		ret = enter_interrupt(runtime, flags);
+	if (ret)
+		return ret;
+
+	if (READ_ONCE(runtime->state) != LUNATIK_ARMED) {
+		ret = -ESHUTDOWN;
+		goto leave;
+	}
+	if (shared(runtime)) {
+		earn(runtime);
+		if (runtime->credit <= 0 && runtime->context != LUNATIK_PROCESS) {
+			if (!runtime->throttled++)
+				pr_warn("lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
+					runtime->name, runtime->caps.share);
+			ret = -EAGAIN;
+			goto leave;
+		}
+	}
+	runtime->entries++;
+	runtime->entered = cpu_clock_of(runtime);
+	return 0;
+
+leave:
+	if (runtime->context == LUNATIK_PROCESS)
+		lunatik_leave_process(runtime);
+	else
+		leave_interrupt(runtime, *flags);
+	return ret;
+}
+
+void lunatik_leave(struct lunatik_runtime *runtime, unsigned long flags)
+{
+	spend(runtime);
+	if (runtime->context == LUNATIK_PROCESS)
+		lunatik_leave_process(runtime);
+	else
+		leave_interrupt(runtime, flags);
+}
+
+/* Wake whoever sleeps inside a process runtime: its waits end as by a signal. */
+void lunatik_interrupt(struct lunatik_runtime *runtime)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	if (runtime->owner && runtime->owner != current) {
+		set_tsk_thread_flag(runtime->owner, TIF_NOTIFY_SIGNAL);
+		wake_up_process(runtime->owner);
+	}
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	wake_up_all(&runtime->unlocked);
+}
+
+/*
+ * Called by the Lua machine now and then. A script in process context gives
+ * way to others here, also on kernels without preemption; sleeps off what it
+ * owes of its share; and ends when its task is killed.
+ */
+void lunatik_pause(lua_State *L, void *data)
+{
+	struct lunatik_runtime *runtime = data;
+
+	if (!lunatik_in_process(runtime))
+		return;
+	if (fatal_signal_pending(current))
+		lunatikvm_stop(L, LUNATIKVM_REQUEST);
+	cond_resched();
+
+	if (runtime->context != LUNATIK_PROCESS || !shared(runtime))
+		return;
+	spend(runtime);
+	earn(runtime);
+	while (runtime->credit < 0 && !signal_pending(current) && !lunatik_stopping(L)) {
+		runtime->throttled++;
+		schedule_timeout_interruptible(HZ / 50 + 1);
+		earn(runtime);
+	}
+}
+
+/* The body of an interrupt script, and its end, are in nobody's way. */
+u64 lunatik_budget(struct lunatik_runtime *runtime)
+{
+	struct lunatik_caps caps;
+
+	if (runtime->context == LUNATIK_PROCESS || !lunatik_in_process(runtime))
+		return runtime->caps.instructions;
+	lunatik_default_caps(LUNATIK_PROCESS, &caps);
+	return max(runtime->caps.instructions, caps.instructions);
+}
+
+struct call {
+	lunatik_handler handler;
+	void *arg;
+	int ret;
+};
+
+static int trampoline(lua_State *L)
+{
+	struct call *call = lua_touserdata(L, 1);
+
+	lua_settop(L, 0);
+	call->ret = call->handler(L, call->arg);
+	return 0;
+}
+
+static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
+		  struct lunatik_error *error)
+{
+	enum lunatikvm_reason why = lunatikvm_stopped(L);
+	const char *text = "error object is not a string";
+	char reason[sizeof(runtime->reason)];
+	int ret = status == LUA_ERRMEM ? -ENOMEM : -EINVAL;
+
+	runtime->errors++;
+	if (why != LUNATIKVM_RUNNING) {
+		snprintf(reason, sizeof(reason), "%s%s%s", lunatikvm_why(why),
+			 *lunatikvm_where(L) ? " at " : "", lunatikvm_where(L));
+		text = reason;
+		ret = why == LUNATIKVM_REQUEST ? -ESHUTDOWN : -EDQUOT;
+		lunatik_break(runtime, reason);
+	} else if (lua_type(L, -1) == LUA_TSTRING) {
+		/* Any other type would be converted, which may throw. */
+		text = lua_tostring(L, -1);
+	}
+
+	if (error) {
+		error->code = ret;
+		error->text = kstrdup(text, (lunatik_in_process(runtime) ?
+					     GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN);
+	} else if (why == LUNATIKVM_RUNNING) {
+		lunatik_log(runtime, text);
+	}
+	return ret;
+}
+
+/**
+ * lunatik_call() - run a handler in a Lua state that the caller owns
+ * @runtime: locked, or loading in this task
+ * @handler: what to do
+ * @arg: for @handler
+ * @error: where to leave the message; NULL: the kernel log
+ *
+ * Return: as lunatik_run().
+ */
+int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		 struct lunatik_error *error)
+{
+	struct call call = { .handler = handler, .arg = arg };
+	lua_State *L = runtime->L;
+	int base = lua_gettop(L);
+	int status;
+
+	lunatikvm_enter(L, lunatik_budget(runtime));
+	lua_pushcfunction(L, lunatik_traceback);
+	lua_pushcfunction(L, trampoline);
+	lua_pushlightuserdata(L, &call);
+	status = lua_pcall(L, 1, 0, base + 1);
+	if (unlikely(status != LUA_OK))
+		call.ret = failed(runtime, L, status, error);
+	lua_settop(L, base);
+	runtime->instructions += lunatikvm_leave(L);
+	return call.ret;
+}
+
+/**
+ * lunatik_resume() - lunatik_run() with the message of a failure
+ * @runtime: as for lunatik_run()
+ * @handler: as for lunatik_run()
+ * @arg: as for lunatik_run()
+ * @error: where to leave the message; NULL: the kernel log
+ * @patient: the task holds no lock of others, scripts in it may wait long
+ *
+ * Return: as lunatik_run().
+ */
+int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		   struct lunatik_error *error, bool patient)
+{
+	unsigned long flags;
+	int ret;
+
+	ret = lunatik_enter(runtime, &flags);
+	if (ret)
+		return ret;
+	runtime->patient = patient;
+	ret = lunatik_call(runtime, handler, arg, error);
+	lunatik_leave(runtime, flags);
+	return ret;
+}
+
+int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
+{
+	return lunatik_resume(runtime, handler, arg, NULL, false);
+}
+EXPORT_SYMBOL_GPL(lunatik_run);
+
+void lunatik_slept(lua_State *L)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+
+	if (fatal_signal_pending(current))
+		lunatikvm_stop(L, LUNATIKVM_REQUEST);
+	runtime->instructions += lunatikvm_leave(L);
+	lunatikvm_enter(L, lunatik_budget(runtime));
+	lunatikvm_charge(L, 1);
+}
+EXPORT_SYMBOL_GPL(lunatik_slept);
+
+void lunatik_charge(lua_State *L, size_t units)
+{
+	lunatikvm_charge(L, units);
+}
+EXPORT_SYMBOL_GPL(lunatik_charge);

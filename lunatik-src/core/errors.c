@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Errors: names of the kernel's, tracebacks of the script's, and the log.
+ */
+#include <linux/errno.h>
+#include <linux/export.h>
+#include <linux/printk.h>
+#include <linux/ratelimit.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+/* A line of the kernel log holds about 1000 bytes, its prefix included. */
+#define LUNATIK_LOG_LINE	800
+#define LUNATIK_LOG_LINES	24
+
+static const char * const errnames[] = {
+#define ERRNO(name)	[name] = #name,
+#include "errnames.h"
+#undef ERRNO
+};
+
+const char *lunatik_errname(int err)
+{
+	unsigned int number = abs(err);
+
+	return number < ARRAY_SIZE(errnames) ? errnames[number] : NULL;
+}
+EXPORT_SYMBOL_GPL(lunatik_errname);
+
+int lunatik_throw(lua_State *L, int err)
+{
+	const char *name = lunatik_errname(err);
+
+	if (name)
+		lua_pushstring(L, name);
+	else
+		lua_pushfstring(L, "error %d", err);
+	return lua_error(L);
+}
+EXPORT_SYMBOL_GPL(lunatik_throw);
+
+/*
+ * Message handler: whatever was thrown becomes text with a traceback. The
+ * __tostring of an error object is the script's code: the budget covers it.
+ */
+int lunatik_traceback(lua_State *L)
+{
+	const char *message = lua_tostring(L, 1);
+
+	if (!message) {
+		if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
+			message = lua_tostring(L, -1);
+		else
+			message = lua_pushfstring(L, "(error object is a %s value)",
+						  luaL_typename(L, 1));
+	}
+	luaL_traceback(L, L, message, 1);
+	return 1;
+}
+
+/* Line by line, since the kernel log knows no other; a flood is cut. */
+void lunatik_log(struct lunatik_runtime *runtime, const char *text)
+{
+	int lines;
+
+	if (!__ratelimit(&runtime->log_limit))
+		return;
+
+	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {
+		int length = strcspn(text, "\n");
+
+		pr_err("lunatik: %s: %.*s\n", runtime->name,
+		       min(length, LUNATIK_LOG_LINE), text);
+		text += length;
+		text += *text == '\n';
+	}
+	if (*text)
+		pr_err("lunatik: %s: ...\n", runtime->name);
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Hooks: who owns them, and who ends them, once.
+ *
+ * A hook is on its runtime's list from lunatik_hook_add() until somebody takes
+ * it off, under hooks_lock, and thereby becomes the one that stops it.
+ */
+#include <linux/export.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+static void hook_free(struct kref *kref)
+{
+	struct lunatik_hook *hook = container_of(kref, struct lunatik_hook, kref);
+	struct lunatik_runtime *runtime = hook->runtime;
+	struct module *owner = hook->ops->owner;
+
+	hook->ops->free(hook);
+	module_put(owner);
+	lunatik_put(runtime);
+}
+
+struct lunatik_hook *lunatik_hook_get(struct lunatik_hook *hook)
+{
+	kref_get(&hook->kref);
+	return hook;
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_get);
+
+void lunatik_hook_put(struct lunatik_hook *hook)
+{
+	kref_put(&hook->kref, hook_free);
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_put);
+
+static bool take_off(struct lunatik_hook *hook)
+{
+	struct lunatik_runtime *runtime = hook->runtime;
+	bool taken;
+
+	mutex_lock(&runtime->hooks_lock);
+	taken = !list_empty(&hook->node);
+	list_del_init(&hook->node);
+	mutex_unlock(&runtime->hooks_lock);
+	return taken;
+}
+
+/* Stop a hook that the caller has taken off the list. */
+static void end(struct lunatik_hook *hook)
+{
+	if (hook->ops->stop)
+		hook->ops->stop(hook);
+	lunatik_hook_put(hook);
+}
+
+static void end_work(struct work_struct *work)
+{
+	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
+
+	if (take_off(hook))
+		end(hook);
+	lunatik_hook_put(hook);
+}
+
+void lunatik_hook_add(lua_State *L, struct lunatik_hook *hook,
+		      const struct lunatik_hook_ops *ops)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	bool closed;
+
+	hook->runtime = lunatik_get(runtime);
+	hook->ops = ops;
+	__module_get(ops->owner);
+	kref_init(&hook->kref);
+	INIT_LIST_HEAD(&hook->node);
+	INIT_WORK(&hook->work, end_work);
+	atomic_set(&hook->cancelled, 0);
+
+	if (!lunatik_maysleep(L)) {
+		lunatik_hook_put(hook);
+		luaL_error(L, "%s: not while the runtime serves interrupts", ops->name);
+		return;
+	}
+
+	mutex_lock(&runtime->hooks_lock);
+	closed = runtime->hooks_closed;
+	if (!closed)
+		list_add_tail(&hook->node, &runtime->hooks);
+	mutex_unlock(&runtime->hooks_lock);
+
+	if (closed) {
+		lunatik_hook_put(hook);
+		lunatik_throw(L, ESHUTDOWN);
+	}
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_add);
+
+/*
+ * The runtime may be stopped at this very moment, and its work may have the
+ * hook in hand already; then the one reference is that work's.
+ */
+void lunatik_hook_abort(struct lunatik_hook *hook)
+{
+	if (take_off(hook))
+		lunatik_hook_put(hook);
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_abort);
+
+void lunatik_hook_cancel(struct lunatik_hook *hook)
+{
+	if (atomic_xchg(&hook->cancelled, 1))
+		return;
+	lunatik_hook_get(hook);
+	queue_work(lunatik_workqueue, &hook->work);
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_cancel);
+
+/* End all hooks, the youngest first, and let none be added any more. */
+void lunatik_hooks_stop(struct lunatik_runtime *runtime)
+{
+	struct lunatik_hook *hook;
+
+	for (;;) {
+		mutex_lock(&runtime->hooks_lock);
+		runtime->hooks_closed = true;
+		hook = NULL;
+		if (!list_empty(&runtime->hooks)) {
+			hook = list_last_entry(&runtime->hooks, struct lunatik_hook, node);
+			list_del_init(&hook->node);
+		}
+		mutex_unlock(&runtime->hooks_lock);
+		if (!hook)
+			return;
+		end(hook);
+	}
+}
+
+/* "netfilter netfilter thread"; returns the length, cut to @size - 1. */
+size_t lunatik_hooks_names(struct lunatik_runtime *runtime, char *buffer, size_t size)
+{
+	struct lunatik_hook *hook;
+	size_t length = 0;
+
+	buffer[0] = '\0';
+	mutex_lock(&runtime->hooks_lock);
+	list_for_each_entry(hook, &runtime->hooks, node)
+		length += scnprintf(buffer + length, size - length, "%s%s",
+				    length ? " " : "", hook->ops->name);
+	mutex_unlock(&runtime->hooks_lock);
+	return length;
+}

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The library "lunatik": runtimes as objects of scripts.
+ */
+#include <linux/cpumask.h>
+#include <linux/err.h>
+#include <linux/export.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+#define LUNATIK_VALUES	16	/* arguments or results of rt:resume() */
+
+/* The object of a runtime: its references keep it going. */
+struct holder {
+	struct lunatik_runtime *runtime;	/* counted */
+};
+
+static void holder_release(void *private)
+{
+	struct holder *holder = private;
+
+	if (!holder->runtime)
+		return;
+	lunatik_stop(holder->runtime);
+	lunatik_put(holder->runtime);
+}
+
+static void holder_stop(lua_State *L, void *private)
+{
+	struct holder *holder = private;
+
+	lunatik_stop(holder->runtime);
+	lunatik_wait_stopped(holder->runtime, lunatik_toruntime(L));
+}
+
+/* ---- values on their way between two Lua states ---- */
+
+struct value {
+	int type;		/* LUA_T*; LUA_TUSERDATA: object */
+	union {
+		bool boolean;
+		lua_Integer integer;
+		struct lunatik_object *object;	/* counted */
+		struct {
+			char *text;		/* kfree() */
+			size_t length;
+		};
+	};
+};
+
+/* Lives as an object on the caller's stack, so that no error can leak it. */
+struct transfer {
+	int arguments;
+	int results;
+	struct value values[LUNATIK_VALUES];
+	char *error;		/* kfree() */
+};
+
+static void clear_values(struct transfer *transfer, int count)
+{
+	int i;
+
+	for (i = 0; i < count; i++) {
+		struct value *value = &transfer->values[i];
+
+		if (value->type == LUA_TUSERDATA)
+			lunatik_object_put(value->object);
+		else if (value->type == LUA_TSTRING)
+			kfree(value->text);
+		value->type = LUA_TNIL;
+	}
+}
+
+static void transfer_release(void *private)
+{
+	struct transfer *transfer = private;
+
+	clear_values(transfer, LUNATIK_VALUES);
+	kfree(transfer->error);
+}
+
+static const struct lunatik_class transfer_class = {
+	.name = "transfer",
+	.flags = LUNATIK_SINGLE,
+	.release = transfer_release,
+	.owner = THIS_MODULE,
+};
+
+static void take_object(lua_State *L, int arg, struct value *value)
+{
+	struct lunatik_object *object = lunatik_object(L, arg);
+
+	if (!object)
+		luaL_argerror(L, arg, "invalid object");
+	if (lunatik_classof(object)->flags & LUNATIK_SINGLE)
+		luaL_error(L, "cannot share SINGLE object");
+	value->object = lunatik_object_get(object);
+	value->type = LUA_TUSERDATA;
+}
+
+static void take_result(lua_State *L, int index, struct value *value)
+{
+	const char *text;
+
+	switch (lua_type(L, index)) {
+	case LUA_TNIL:
+		break;
+	case LUA_TBOOLEAN:
+		value->boolean = lua_toboolean(L, index);
+		value->type = LUA_TBOOLEAN;
+		break;
+	case LUA_TNUMBER:
+		value->integer = lua_tointeger(L, index);
+		value->type = LUA_TNUMBER;
+		break;
+	case LUA_TSTRING:
+		text = lua_tolstring(L, index, &value->length);
+		lunatikvm_charge(L, value->length / 64);
+		value->text = kmemdup(text, value->length + 1, lunatik_gfp(L) | __GFP_NOWARN);
+		if (!value->text)
+			luaL_error(L, "not enough memory");
+		value->type = LUA_TSTRING;
+		break;
+	case LUA_TUSERDATA:
+		take_object(L, index, value);
+		break;
+	default:
+		luaL_error(L, "cannot pass a %s between runtimes", luaL_typename(L, index));
+	}
+}
+
+static void push_value(lua_State *L, const struct value *value)
+{
+	switch (value->type) {
+	case LUA_TBOOLEAN:
+		lua_pushboolean(L, value->boolean);
+		break;
+	case LUA_TNUMBER:
+		lua_pushinteger(L, value->integer);
+		break;
+	case LUA_TSTRING:
+		lua_pushlstring(L, value->text, value->length);
+		break;
+	case LUA_TUSERDATA:
+		lunatik_push(L, value->object);
+		break;
+	default:
+		lua_pushnil(L);
+	}
+}
+
+/* In the resumed runtime. */
+static int resume_body(lua_State *L, void *arg)
+{
+	struct transfer *transfer = arg;
+	int i, results;
+
+	lunatik_push_body(L);
+	if (lua_type(L, 1) != LUA_TFUNCTION)
+		return luaL_error(L, "the script returned no function to resume");
+	for (i = 0; i < transfer->arguments; i++)
+		push_value(L, &transfer->values[i]);
+	lua_call(L, transfer->arguments, LUA_MULTRET);
+
+	results = lua_gettop(L);
+	if (results > LUNATIK_VALUES)
+		return luaL_error(L, "too many results");
+	clear_values(transfer, transfer->arguments);
+	for (i = 0; i < results; i++)
+		take_result(L, i + 1, &transfer->values[i]);
+	transfer->results = results;
+	return 0;
+}
+
+static int runtime_resume(lua_State *L)
+{
+	struct holder *holder = lunatik_check(L, 1, &lunatik_runtime_class);
+	struct lunatik_runtime *runtime = holder->runtime;
+	struct lunatik_runtime *self = lunatik_toruntime(L);
+	struct lunatik_error error = {};
+	int arguments = lua_gettop(L) - 1;
+	struct transfer *transfer;
+	int i, ret;
+
+	if (arguments > LUNATIK_VALUES)
+		return luaL_error(L, "too many arguments");
+	if (runtime->context == LUNATIK_PROCESS)
+		lunatik_checksleep(L, "resume of a process runtime");
+	lunatikvm_checkstack(L);
+
+	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
+	for (i = 0; i < arguments; i++)
+		take_object(L, i + 2, &transfer->values[i]);
+	transfer->arguments = arguments;
+
+	/* What holds of this task's locks holds of the nested entry as well. */
+	ret = lunatik_resume(runtime, resume_body, transfer, &error, self->patient);
+	transfer->error = error.text;
+	if (lunatik_maysleep(L))
+		lunatik_slept(L);
+	if (ret < 0) {
+		if (!transfer->error)
+			return lunatik_throw(L, ret);
+		lua_pushstring(L, transfer->error);
+		return lua_error(L);
+	}
+
+	luaL_checkstack(L, transfer->results, NULL);
+	for (i = 0; i < transfer->results; i++)
+		push_value(L, &transfer->values[i]);
+	return transfer->results;
+}
+
+static const luaL_Reg runtime_methods[] = {
+	{"resume", runtime_resume},
+	{}
+};
+
+const struct lunatik_class lunatik_runtime_class = {
+	.name = "runtime",
+	.methods = runtime_methods,
+	.release = holder_release,
+	.stop = holder_stop,
+	.owner = THIS_MODULE,
+};
+
+struct lunatik_runtime *lunatik_checkruntime(lua_State *L, int arg)
+{
+	struct holder *holder = lunatik_check(L, arg, &lunatik_runtime_class);
+
+	return holder->runtime;
+}
+EXPORT_SYMBOL_GPL(lunatik_checkruntime);
+
+/* ---- lunatik.runtime() ---- */
+
+static void take_caps(lua_State *L, int arg, struct lunatik_caps *caps, int *cpu)
+{
+	if (lua_isnoneornil(L, arg))
+		return;
+	luaL_checktype(L, arg, LUA_TTABLE);
+	caps->memory = lunatik_optfieldrange(L, arg, "memory", caps->memory, 1, LUA_MAXINTEGER);
+	caps->instructions = lunatik_optfieldrange(L, arg, "instructions", caps->instructions,
+						   1, LUA_MAXINTEGER);
+	caps->share = lunatik_optfieldrange(L, arg, "share", caps->share, 1, 100);
+	*cpu = lunatik_optfieldrange(L, arg, "cpu", *cpu, -1, nr_cpu_ids - 1);
+}
+
+static int new_runtime(lua_State *L)
+{
+	static const char * const names[] = { "process", "softirq", "hardirq", NULL };
+	static const enum lunatik_context contexts[] = {
+		LUNATIK_PROCESS, LUNATIK_SOFTIRQ, LUNATIK_HARDIRQ,
+	};
+	const char *script = luaL_checkstring(L, 1);
+	enum lunatik_context context = contexts[luaL_checkoption(L, 2, "process", names)];
+	struct lunatik_runtime *runtime;
+	struct lunatik_error error = {};
+	struct lunatik_caps caps;
+	struct transfer *transfer;
+	char name[LUNATIK_NAME_MAX];
+	struct holder *holder;
+	int cpu = -1, ret;
+
+	lunatik_default_caps(context, &caps);
+	take_caps(L, 3, &caps, &cpu);
+	lunatik_checksleep(L, "runtime");
+	lunatikvm_checkstack(L);
+	if (!lunatik_valid_name(script))
+		return luaL_error(L, "invalid script name");
+	if (cpu < 0)
+		strscpy(name, script, sizeof(name));
+	else
+		snprintf(name, sizeof(name), "%s:%d", script, cpu);
+
+	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
+	holder = lunatik_new(L, &lunatik_runtime_class, sizeof(*holder));
+
+	runtime = lunatik_create(name, context, cpu, &caps);
+	if (IS_ERR(runtime))
+		return lunatik_throw(L, PTR_ERR(runtime));
+	holder->runtime = runtime;
+
+	ret = lunatik_load(runtime, &error);
+	transfer->error = error.text;
+	if (!ret)
+		ret = lunatik_arm(runtime);
+	else
+		lunatik_abandon(runtime);
+	lunatik_slept(L);
+	if (!ret)
+		return 1;
+
+	lunatik_wait_stopped(runtime, lunatik_toruntime(L));
+	if (!transfer->error)
+		return lunatik_throw(L, ret);
+	lua_pushstring(L, transfer->error);
+	return lua_error(L);
+}
+
+/* ---- lunatik.status() ---- */
+
+struct status {
+	char name[LUNATIK_NAME_MAX];
+	char hooks[128];
+	char reason[160];
+	const char *context;
+	const char *state;
+	struct lunatik_caps caps;
+	u64 memory, peak, instructions, entries, errors, throttled, time;
+};
+
+static struct lunatik_runtime *nth_runtime(int n)
+{
+	struct lunatik_runtime *runtime, *found = NULL;
+
+	mutex_lock(&lunatik_runtimes_lock);
+	list_for_each_entry(runtime, &lunatik_runtimes, node) {
+		if (!n--) {
+			found = lunatik_get(runtime);
+			break;
+		}
+	}
+	mutex_unlock(&lunatik_runtimes_lock);
+	return found;
+}
+
+/* Figures of a running runtime are read without its lock: good for people. */
+static bool take_status(int n, struct status *status)
+{
+	static const char * const states[] = {
+		"loading", "running", "broken", "stopping", "stopped",
+	};
+	struct lunatik_runtime *runtime = nth_runtime(n);
+
+	if (!runtime)
+		return false;
+	strscpy(status->name, runtime->name, sizeof(status->name));
+	raw_spin_lock_irq(&runtime->state_lock);
+	status->state = states[runtime->state];
+	strscpy(status->reason, runtime->reason, sizeof(status->reason));
+	raw_spin_unlock_irq(&runtime->state_lock);
+	lunatik_hooks_names(runtime, status->hooks, sizeof(status->hooks));
+	status->context = runtime->context == LUNATIK_PROCESS ? "process" :
+			  runtime->context == LUNATIK_SOFTIRQ ? "softirq" : "hardirq";
+	status->caps = runtime->caps;
+	status->memory = lunatik_memory_used(runtime);
+	status->peak = atomic64_read(&runtime->peak);
+	status->instructions = READ_ONCE(runtime->instructions);
+	status->entries = READ_ONCE(runtime->entries);
+	status->errors = READ_ONCE(runtime->errors);
+	status->throttled = READ_ONCE(runtime->throttled);
+	status->time = READ_ONCE(runtime->time);
+	lunatik_put(runtime);
+	return true;
+}
+
+static void set_string(lua_State *L, const char *key, const char *value)
+{
+	lua_pushstring(L, value);
+	lua_setfield(L, -2, key);
+}
+
+static void set_integer(lua_State *L, const char *key, u64 value)
+{
+	lua_pushinteger(L, value);
+	lua_setfield(L, -2, key);
+}
+
+static int list_status(lua_State *L)
+{
+	struct status *status;
+	int n;
+
+	lunatik_checksleep(L, "status");
+	lua_settop(L, 0);
+	status = lua_newuserdatauv(L, sizeof(*status), 0);
+	lua_newtable(L);
+	for (n = 0; take_status(n, status); n++) {
+		lua_createtable(L, 0, 16);
+		set_string(L, "name", status->name);
+		set_string(L, "context", status->context);
+		set_string(L, "state", status->state);
+		set_string(L, "reason", status->reason);
+		set_string(L, "hooks", status->hooks);
+		set_integer(L, "memory", status->memory);
+		set_integer(L, "memory_cap", status->caps.memory);
+		set_integer(L, "peak", status->peak);
+		set_integer(L, "instructions", status->instructions);
+		set_integer(L, "instructions_cap", status->caps.instructions);
+		set_integer(L, "share", status->caps.share);
+		set_integer(L, "entries", status->entries);
+		set_integer(L, "errors", status->errors);
+		set_integer(L, "throttled", status->throttled);
+		set_integer(L, "time", status->time);
+		lua_seti(L, 2, n + 1);
+	}
+	return 1;
+}
+
+/* ---- the library ---- */
+
+static void set_environment(lua_State *L)
+{
+	lunatik_push(L, lunatik_env);
+	lua_setfield(L, -2, "_ENV");
+}
+
+static const luaL_Reg functions[] = {
+	{"runtime", new_runtime},
+	{"status", list_status},
+	{}
+};
+
+static const struct lunatik_library library = {
+	.name = "lunatik",
+	.contexts = LUNATIK_ANY,
+	.functions = functions,
+	.open = set_environment,
+};
+
+static int open_lunatik(lua_State *L)
+{
+	return lunatik_open(L, &library);
+}
+
+void lunatik_open_library(lua_State *L)
+{
+	luaL_requiref(L, "lunatik", open_lunatik, 0);
+	lua_pop(L, 1);
+}

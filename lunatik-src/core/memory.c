@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory of runtimes: every byte that a script causes to be held is counted
+ * here, and refused beyond the cap of its runtime.
+ *
+ * runtime->memory is what its Lua state holds, changed by the holder of the
+ * runtime's lock. runtime->objects is what outlives the lock or the state:
+ * objects and memory of lunatik_alloc(), given back from anywhere.
+ */
+#include <linux/export.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+
+#include "core.h"
+
+/* kmalloc() beyond this is left to luck in an interrupt runtime. */
+#define LUNATIK_SMALL	(2 * PAGE_SIZE)
+
+struct lunatik_block {
+	struct lunatik_runtime *runtime;	/* counted; NULL: nobody's */
+	size_t size;
+	struct rcu_head rcu;
+	u64 data[];
+};
+
+u64 lunatik_memory_used(struct lunatik_runtime *runtime)
+{
+	return READ_ONCE(runtime->memory) + atomic64_read(&runtime->objects);
+}
+
+static bool fits(struct lunatik_runtime *runtime, size_t more)
+{
+	u64 used = lunatik_memory_used(runtime);
+
+	if (more > runtime->caps.memory || used > runtime->caps.memory - more)
+		return false;
+	if (used + more > atomic64_read(&runtime->peak))
+		atomic64_set(&runtime->peak, used + more);
+	return true;
+}
+
+/* May sleep where the runtime may; never warns: the script gets an error. */
+static gfp_t gfp_of(struct lunatik_runtime *runtime)
+{
+	return (lunatik_in_process(runtime) ? GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN;
+}
+
+/*
+ * A hardirq runtime frees with interrupts off, where vfree() may not be
+ * called; a softirq one with bottom halves off, where it defers itself.
+ */
+static void *get(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
+{
+	void *memory = kmalloc(size, size > LUNATIK_SMALL ? gfp | __GFP_NORETRY : gfp);
+
+	if (!memory && size > LUNATIK_SMALL && gfpflags_allow_blocking(gfp) &&
+	    runtime->context != LUNATIK_HARDIRQ)
+		memory = kvmalloc(size, gfp);
+	return memory;
+}
+
+/*
+ * lua_Alloc. A shrink must not fail; one that gives back less than half stays
+ * where it is, so at most twice the counted bytes are held.
+ */
+void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+	struct lunatik_runtime *runtime = ud;
+	void *memory;
+
+	if (!ptr)
+		osize = 0;	/* Lua passes the kind of the new object */
+
+	if (!nsize) {
+		kvfree(ptr);
+		runtime->memory -= osize;
+		return NULL;
+	}
+
+	if (nsize > osize && !fits(runtime, nsize - osize))
+		return NULL;
+
+	if (ptr && nsize <= osize && nsize > osize / 2) {
+		runtime->memory -= osize - nsize;
+		return ptr;
+	}
+
+	memory = get(runtime, nsize, gfp_of(runtime));
+	if (!memory) {
+		if (nsize > osize)
+			return NULL;
+		memory = ptr;
+	} else if (ptr) {
+		memcpy(memory, ptr, min(osize, nsize));
+		kvfree(ptr);
+	}
+	runtime->memory += nsize - osize;
+	return memory;
+}
+
+bool lunatik_account(struct lunatik_runtime *runtime, size_t size)
+{
+	if (!runtime)
+		return true;
+	if (!fits(runtime, size))
+		return false;
+	atomic64_add(size, &runtime->objects);
+	return true;
+}
+
+void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
+{
+	if (runtime)
+		atomic64_sub(size, &runtime->objects);
+}
+
+/* NULL when over the cap or out of memory. @runtime may be NULL. */
+void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
+{
+	struct lunatik_block *block;
+	size_t total;
+
+	if (check_add_overflow(size, sizeof(*block), &total) || total > INT_MAX)
+		return NULL;
+	if (!lunatik_account(runtime, total))
+		return NULL;
+
+	gfp |= __GFP_NOWARN | __GFP_ZERO;
+	block = gfpflags_allow_blocking(gfp) ? kvmalloc(total, gfp) : kmalloc(total, gfp);
+	if (!block) {
+		lunatik_unaccount(runtime, total);
+		return NULL;
+	}
+	block->runtime = runtime ? lunatik_get(runtime) : NULL;
+	block->size = total;
+	return block->data;
+}
+
+void *lunatik_alloc(lua_State *L, size_t size)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	void *memory;
+
+	lunatikvm_charge(L, size / 64);
+	memory = lunatik_try_alloc(runtime, size, lunatik_gfp(L));
+	if (!memory) {
+		/* Garbage may hold what is wanted; Lua cannot know of it. */
+		lua_gc(L, LUA_GCCOLLECT);
+		memory = lunatik_try_alloc(runtime, size, lunatik_gfp(L));
+	}
+	if (!memory)
+		luaL_error(L, "not enough memory");
+	return memory;
+}
+EXPORT_SYMBOL_GPL(lunatik_alloc);
+
+void lunatik_free(void *memory)
+{
+	struct lunatik_block *block;
+	struct lunatik_runtime *runtime;
+
+	if (!memory)
+		return;
+	block = container_of(memory, struct lunatik_block, data);
+	runtime = block->runtime;
+	lunatik_unaccount(runtime, block->size);
+	/* vfree() defers itself in interrupts, but not where they are only off. */
+	if (irqs_disabled() && is_vmalloc_addr(block))
+		kvfree_rcu(block, rcu);
+	else
+		kvfree(block);
+	if (runtime)
+		lunatik_put(runtime);
+}
+EXPORT_SYMBOL_GPL(lunatik_free);

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module itself: defaults of the caps, start and end.
+ */
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+
+#include "core.h"
+
+static ulong memory = 8 << 20;
+module_param(memory, ulong, 0644);
+MODULE_PARM_DESC(memory, "bytes that a runtime may hold (default 8 MiB)");
+
+static ulong process_instructions = 20000000;
+module_param(process_instructions, ulong, 0644);
+MODULE_PARM_DESC(process_instructions,
+		 "instructions of one entry of a process runtime (default 20000000)");
+
+static ulong softirq_instructions = 200000;
+module_param(softirq_instructions, ulong, 0644);
+MODULE_PARM_DESC(softirq_instructions,
+		 "instructions of one entry of a softirq runtime (default 200000)");
+
+static ulong hardirq_instructions = 20000;
+module_param(hardirq_instructions, ulong, 0644);
+MODULE_PARM_DESC(hardirq_instructions,
+		 "instructions of one entry of a hardirq runtime (default 20000)");
+
+static uint process_share = 100;
+module_param(process_share, uint, 0644);
+MODULE_PARM_DESC(process_share,
+		 "per cent of a CPU that a process runtime may use over time (default 100)");
+
+static uint interrupt_share = 25;
+module_param(interrupt_share, uint, 0644);
+MODULE_PARM_DESC(interrupt_share,
+		 "per cent of a CPU that an interrupt runtime may use over time (default 25)");
+
+static uint max_runtimes = 256;
+module_param(max_runtimes, uint, 0644);
+MODULE_PARM_DESC(max_runtimes, "runtimes that may exist (default 256)");
+
+struct workqueue_struct *lunatik_workqueue;
+
+void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps)
+{
+	caps->memory = memory;
+	caps->share = context == LUNATIK_PROCESS ? process_share : interrupt_share;
+	caps->share = clamp(caps->share, 1U, 100U);
+	if (context == LUNATIK_PROCESS)
+		caps->instructions = process_instructions;
+	else if (context == LUNATIK_SOFTIRQ)
+		caps->instructions = softirq_instructions;
+	else
+		caps->instructions = hardirq_instructions;
+}
+
+unsigned int lunatik_max_runtimes(void)
+{
+	return max_runtimes;
+}
+
+static int __init lunatik_init(void)
+{
+	int ret = -ENOMEM;
+
+	lunatik_workqueue = alloc_workqueue("lunatik", WQ_UNBOUND, 0);
+	if (!lunatik_workqueue)
+		return ret;
+	ret = lunatik_table_init();
+	if (ret)
+		goto destroy;
+	ret = lunatik_control_init();
+	if (ret)
+		goto free;
+	return 0;
+
+free:
+	lunatik_table_exit();
+destroy:
+	destroy_workqueue(lunatik_workqueue);
+	return ret;
+}
+
+/*
+ * Every runtime and every open file holds the module, so none is left; but the
+ * last work that let go of it may not have returned yet.
+ */
+static void __exit lunatik_exit(void)
+{
+	lunatik_control_exit();
+	lunatik_table_exit();
+	destroy_workqueue(lunatik_workqueue);
+	rcu_barrier();
+}
+
+module_init(lunatik_init);
+module_exit(lunatik_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Lua in the kernel: isolated, capped runtimes");

@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The life of a runtime: made, loaded, armed; broken or stopped; gone.
+ *
+ * Whoever stops it, from wherever: one work does it. It refuses new entries,
+ * wakes and after a second of grace kills what runs inside, takes the hooks
+ * out (each waits for its last callback), closes the Lua state, and lets go of
+ * the modules that it has seen.
+ * A runtime that breaks a cap loses its Lua state, and with it its memory, but
+ * keeps its hooks, which do their fallback until somebody stops it.
+ */
+#include <linux/export.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/clock.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+/* What a script that is being stopped has to come to an end by itself. */
+#define LUNATIK_GRACE	HZ
+
+/*
+ * How long a script's rt:stop() waits for the end: long where nothing else
+ * hangs on it, short in a callback, whose caller may hold locks (the RTNL)
+ * that the end may need; the end then comes by itself a little later.
+ */
+#define LUNATIK_WAIT_PATIENT	(10 * HZ)
+#define LUNATIK_WAIT_CALLBACK	(HZ / 10)
+
+LIST_HEAD(lunatik_runtimes);
+DEFINE_MUTEX(lunatik_runtimes_lock);	/* guards lunatik_runtimes and its number */
+static unsigned int runtimes;
+
+enum lunatik_context lunatik_context(const struct lunatik_runtime *runtime)
+{
+	return runtime->context;
+}
+EXPORT_SYMBOL_GPL(lunatik_context);
+
+const char *lunatik_name(const struct lunatik_runtime *runtime)
+{
+	return runtime->name;
+}
+EXPORT_SYMBOL_GPL(lunatik_name);
+
+int lunatik_cpu(const struct lunatik_runtime *runtime)
+{
+	return runtime->cpu;
+}
+EXPORT_SYMBOL_GPL(lunatik_cpu);
+
+static void runtime_free(struct kref *kref)
+{
+	struct lunatik_runtime *runtime = container_of(kref, struct lunatik_runtime, kref);
+
+	kfree(runtime);
+	module_put(THIS_MODULE);
+}
+
+struct lunatik_runtime *lunatik_get(struct lunatik_runtime *runtime)
+{
+	kref_get(&runtime->kref);
+	return runtime;
+}
+EXPORT_SYMBOL_GPL(lunatik_get);
+
+void lunatik_put(struct lunatik_runtime *runtime)
+{
+	kref_put(&runtime->kref, runtime_free);
+}
+EXPORT_SYMBOL_GPL(lunatik_put);
+
+bool lunatik_stopping(lua_State *L)
+{
+	return READ_ONCE(lunatik_toruntime(L)->stop_requested);
+}
+EXPORT_SYMBOL_GPL(lunatik_stopping);
+
+/*
+ * Take the Lua state away from everybody, once the last entry has left. After
+ * that no entry runs nor comes. Process context, no lock held.
+ */
+static lua_State *detach_state(struct lunatik_runtime *runtime)
+{
+	unsigned long flags;
+	lua_State *L;
+
+	if (runtime->context == LUNATIK_PROCESS)
+		mutex_lock(&runtime->mutex);
+	else
+		spin_lock_irq(&runtime->spin);
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	WARN_ON_ONCE(runtime->state <= LUNATIK_ARMED);
+	L = runtime->L;
+	runtime->L = NULL;
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+
+	if (runtime->context == LUNATIK_PROCESS)
+		mutex_unlock(&runtime->mutex);
+	else
+		spin_unlock_irq(&runtime->spin);
+	return L;
+}
+
+/*
+ * Finalizers of a script that was stopped in peace may run, within one budget;
+ * those of one that was killed find the machine stopped.
+ */
+static void close_state(struct lunatik_runtime *runtime, lua_State *L)
+{
+	if (!L)
+		return;
+	runtime->instructions = lunatikvm_used(L);
+	lunatikvm_enter(L, lunatik_budget(runtime));
+	lua_close(L);
+	WARN_ON_ONCE(runtime->memory);
+}
+
+static void kill_work(struct work_struct *work)
+{
+	struct lunatik_runtime *runtime =
+		container_of(to_delayed_work(work), struct lunatik_runtime, kill_work);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	if (runtime->L)
+		lunatikvm_stop(runtime->L, LUNATIKVM_REQUEST);
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	lunatik_interrupt(runtime);
+}
+
+static void bury_work(struct work_struct *work)
+{
+	struct lunatik_runtime *runtime =
+		container_of(work, struct lunatik_runtime, bury_work);
+
+	close_state(runtime, detach_state(runtime));
+	lunatik_put(runtime);
+}
+
+static void stop_work(struct work_struct *work)
+{
+	struct lunatik_runtime *runtime =
+		container_of(work, struct lunatik_runtime, stop_work);
+	unsigned long flags;
+	lua_State *L;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	WRITE_ONCE(runtime->state, LUNATIK_STOPPING);
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+
+	lunatik_interrupt(runtime);
+	queue_delayed_work(lunatik_workqueue, &runtime->kill_work, LUNATIK_GRACE);
+	L = detach_state(runtime);
+	cancel_delayed_work_sync(&runtime->kill_work);
+	lunatik_hooks_stop(runtime);
+	close_state(runtime, L);
+	if (cancel_work_sync(&runtime->bury_work))
+		lunatik_put(runtime);
+	lunatik_unpin_all(runtime);
+
+	mutex_lock(&lunatik_runtimes_lock);
+	list_del_init(&runtime->node);
+	runtimes--;
+	mutex_unlock(&lunatik_runtimes_lock);
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	WRITE_ONCE(runtime->state, LUNATIK_STOPPED);
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	complete_all(&runtime->stopped);
+	lunatik_put(runtime);
+}
+
+static void queue_stop(struct lunatik_runtime *runtime)
+{
+	lockdep_assert_held(&runtime->state_lock);
+
+	if (runtime->stop_queued)
+		return;
+	runtime->stop_queued = true;
+	lunatik_get(runtime);
+	queue_work(lunatik_workqueue, &runtime->stop_work);
+}
+
+/**
+ * lunatik_stop() - end a runtime, soon
+ * @runtime: any, in any state, any number of times
+ *
+ * Context: any. While the script is being loaded the loading task ends it.
+ */
+void lunatik_stop(struct lunatik_runtime *runtime)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	WRITE_ONCE(runtime->stop_requested, true);
+	if (runtime->state != LUNATIK_LOADING)
+		queue_stop(runtime);
+	else if (runtime->L)
+		lunatikvm_stop(runtime->L, LUNATIKVM_REQUEST);
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	lunatik_interrupt(runtime);
+}
+
+/* Wait for the end of a runtime that lunatik_stop() was called for. */
+void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter)
+{
+	if (!lunatik_in_process(waiter) || READ_ONCE(runtime->owner) == current)
+		return;
+	if (runtime == waiter || READ_ONCE(runtime->state) == LUNATIK_LOADING)
+		return;
+	wait_for_completion_interruptible_timeout(&runtime->stopped,
+						  waiter->patient ? LUNATIK_WAIT_PATIENT :
+						  LUNATIK_WAIT_CALLBACK);
+}
+
+/* The script broke a cap: called by the owner of its Lua state. */
+void lunatik_break(struct lunatik_runtime *runtime, const char *reason)
+{
+	unsigned long flags;
+	bool armed;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	armed = runtime->state == LUNATIK_ARMED;
+	if (!*runtime->reason)
+		strscpy(runtime->reason, reason, sizeof(runtime->reason));
+	if (armed) {
+		WRITE_ONCE(runtime->state, LUNATIK_BROKEN);
+		lunatik_get(runtime);
+		queue_work(lunatik_workqueue, &runtime->bury_work);
+	}
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+
+	if (armed)
+		pr_err("lunatik: %s: stopped: %s\n", runtime->name, reason);
+}
+
+static void init_lock(struct lunatik_runtime *runtime)
+{
+	if (runtime->context == LUNATIK_PROCESS)
+		mutex_init(&runtime->mutex);
+	else if (runtime->context == LUNATIK_SOFTIRQ)
+		spin_lock_init(&runtime->spin);
+	else	/* a class of its own: taken with interrupts off only */
+		spin_lock_init(&runtime->spin);
+}
+
+static int open_libraries(lua_State *L, void *arg)
+{
+	lunatikvm_openlibs(L);
+	lunatik_open_package(L);
+	lunatik_open_library(L);
+	lua_pushcfunction(L, lunatik_print);
+	lua_setglobal(L, "print");
+	lua_pushliteral(L, "Lunatik 4.4");
+	lua_setglobal(L, "_LUNATIK_VERSION");
+	return 0;
+}
+
+static int enlist(struct lunatik_runtime *runtime)
+{
+	int ret = 0;
+
+	mutex_lock(&lunatik_runtimes_lock);
+	if (runtimes < lunatik_max_runtimes()) {
+		runtimes++;
+		list_add_tail(&runtime->node, &lunatik_runtimes);
+	} else {
+		ret = -ENFILE;
+	}
+	mutex_unlock(&lunatik_runtimes_lock);
+	return ret;
+}
+
+/**
+ * lunatik_create() - make a runtime, with libraries and without a script
+ * @name: as lunatik_name()
+ * @context: where its callbacks will run
+ * @cpu: that it serves, or -1
+ * @caps: its caps
+ *
+ * Process context. It is loading: lunatik_call() in it, then lunatik_arm() or
+ * lunatik_abandon(), all from this task.
+ *
+ * Return: the runtime, with one reference, or an ERR_PTR().
+ */
+struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
+				       int cpu, const struct lunatik_caps *caps)
+{
+	struct lunatik_runtime *runtime;
+	int ret;
+
+	runtime = kzalloc(sizeof(*runtime), GFP_KERNEL);
+	if (!runtime)
+		return ERR_PTR(-ENOMEM);
+
+	__module_get(THIS_MODULE);
+	kref_init(&runtime->kref);
+	strscpy(runtime->name, name, sizeof(runtime->name));
+	runtime->context = context;
+	runtime->cpu = cpu;
+	runtime->caps = *caps;
+	runtime->owner_cpu = -1;
+	runtime->credit = (s64)NSEC_PER_SEC * caps->share / 100;
+	runtime->credited = local_clock();
+	init_lock(runtime);
+	init_waitqueue_head(&runtime->unlocked);
+	INIT_LIST_HEAD(&runtime->pins);
+	INIT_LIST_HEAD(&runtime->node);
+	INIT_LIST_HEAD(&runtime->hooks);
+	raw_spin_lock_init(&runtime->state_lock);
+	mutex_init(&runtime->hooks_lock);
+	INIT_WORK(&runtime->stop_work, stop_work);
+	INIT_WORK(&runtime->bury_work, bury_work);
+	INIT_DELAYED_WORK(&runtime->kill_work, kill_work);
+	init_completion(&runtime->stopped);
+	ratelimit_state_init(&runtime->log_limit, 5 * HZ, 10);
+	ratelimit_state_init(&runtime->print_limit, 5 * HZ,
+			     context == LUNATIK_PROCESS ? 2000 : 100);
+
+	ret = enlist(runtime);
+	if (ret)
+		goto put;
+
+	runtime->L = lua_newstate(lunatik_lua_alloc, runtime, lunatikvm_seed());
+	if (!runtime->L) {
+		ret = -ENOMEM;
+		goto delist;
+	}
+	*(struct lunatik_runtime **)lua_getextraspace(runtime->L) = runtime;
+	lunatikvm_init(runtime->L, lunatik_pause, runtime);
+
+	if (context == LUNATIK_PROCESS) {
+		ret = lunatik_enter_process(runtime);
+		if (ret)	/* killed */
+			goto close;
+	}
+	ret = lunatik_call(runtime, open_libraries, NULL, NULL);
+	if (ret < 0)
+		goto leave;
+	return runtime;
+
+leave:
+	if (context == LUNATIK_PROCESS)
+		lunatik_leave_process(runtime);
+close:
+	lua_close(runtime->L);
+	lunatik_unpin_all(runtime);
+delist:
+	mutex_lock(&lunatik_runtimes_lock);
+	list_del_init(&runtime->node);
+	runtimes--;
+	mutex_unlock(&lunatik_runtimes_lock);
+put:
+	lunatik_put(runtime);
+	return ERR_PTR(ret);
+}
+
+static char resume_key;
+
+static int run_body(lua_State *L, void *arg)
+{
+	struct lunatik_runtime *runtime = arg;
+	char name[LUNATIK_NAME_MAX];
+
+	strscpy(name, runtime->name, sizeof(name));
+	if (runtime->cpu >= 0)
+		*strchrnul(name, ':') = '\0';
+
+	if (lunatik_load_script(L, name))
+		return lua_error(L);
+	lua_call(L, 0, 1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &resume_key);
+	/* What the body leaves behind is collected where that may take time. */
+	if (runtime->context != LUNATIK_PROCESS)
+		lua_gc(L, LUA_GCCOLLECT);
+	return 0;
+}
+
+/* Push what the script returned. */
+void lunatik_push_body(lua_State *L)
+{
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &resume_key);
+}
+
+/**
+ * lunatik_load() - run the body of the script
+ * @runtime: loading
+ * @error: gets the message
+ *
+ * Return: 0, or a negative errno.
+ */
+int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error)
+{
+	int ret;
+
+	runtime->patient = true;
+	ret = lunatik_call(runtime, run_body, runtime, error);
+	runtime->patient = false;
+	return ret;
+}
+
+static int end_loading(struct lunatik_runtime *runtime, bool arm)
+{
+	unsigned long flags;
+	int ret = 0;
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	if (runtime->stop_requested || !arm) {
+		WRITE_ONCE(runtime->stop_requested, true);
+		WRITE_ONCE(runtime->state, LUNATIK_STOPPING);
+		ret = -ESHUTDOWN;
+	} else {
+		WRITE_ONCE(runtime->state, LUNATIK_ARMED);
+	}
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+
+	if (runtime->context == LUNATIK_PROCESS)
+		lunatik_leave_process(runtime);
+
+	if (ret) {
+		raw_spin_lock_irqsave(&runtime->state_lock, flags);
+		queue_stop(runtime);
+		raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	}
+	return ret;
+}
+
+/**
+ * lunatik_arm() - the body is done: let the kernel in
+ * @runtime: loading, in this task
+ *
+ * Return: 0, or -ESHUTDOWN if it was stopped meanwhile; it is ended then.
+ */
+int lunatik_arm(struct lunatik_runtime *runtime)
+{
+	return end_loading(runtime, true);
+}
+
+/* The body failed: end it; see lunatik_wait_stopped(). */
+void lunatik_abandon(struct lunatik_runtime *runtime)
+{
+	end_loading(runtime, false);
+}

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tables shared between runtimes.
+ *
+ * Readers walk a bucket under rcu_read_lock(), writers hold the table's lock.
+ * An entry never changes: a write puts a new one in front and takes the old
+ * one out. A reader that wants the object of an entry takes a reference to it
+ * inside the RCU section; the last reference may be gone by then, and then the
+ * entry is, too.
+ */
+#include <linux/export.h>
+#include <linux/jhash.h>
+#include <linux/log2.h>
+#include <linux/random.h>
+#include <linux/rculist.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+#include "lunatik_table.h"
+
+struct entry {
+	struct hlist_node node;		/* in a bucket, under table->lock, read by RCU */
+	struct kref kref;		/* the bucket's, and those of walks */
+	int type;			/* LUA_TBOOLEAN, LUA_TNUMBER, LUA_TUSERDATA */
+	union {
+		bool boolean;
+		lua_Integer integer;
+		struct lunatik_object *object;	/* counted */
+	};
+	struct rcu_head rcu;
+	struct lunatik_runtime *runtime;	/* counted: whose account; or NULL */
+	size_t size;
+	size_t length;
+	char key[];
+};
+
+struct table {
+	spinlock_t lock;		/* guards the buckets; IRQs off */
+	u32 seed;
+	u32 mask;			/* number of buckets - 1 */
+	struct hlist_head *buckets;	/* lunatik_free() */
+};
+
+static void entry_free(struct kref *kref)
+{
+	struct entry *entry = container_of(kref, struct entry, kref);
+	struct lunatik_runtime *runtime = entry->runtime;
+
+	if (entry->type == LUA_TUSERDATA)
+		lunatik_object_put(entry->object);
+	lunatik_unaccount(runtime, entry->size);
+	kfree_rcu(entry, rcu);
+	if (runtime)
+		lunatik_put(runtime);
+}
+
+static void entry_put(struct entry *entry)
+{
+	kref_put(&entry->kref, entry_free);
+}
+
+/* Deferred to a workqueue: there may be very many entries. */
+static void table_release(void *private)
+{
+	struct table *table = private;
+	struct hlist_node *next;
+	struct entry *entry;
+	u32 i;
+
+	if (!table->buckets)
+		return;
+	for (i = 0; i <= table->mask; i++) {
+		hlist_for_each_entry_safe(entry, next, &table->buckets[i], node) {
+			hlist_del_rcu(&entry->node);
+			entry_put(entry);
+			cond_resched();
+		}
+	}
+	lunatik_free(table->buckets);
+}
+
+static struct hlist_head *bucket_of(struct table *table, const char *key, size_t length)
+{
+	return &table->buckets[jhash(key, length, table->seed) & table->mask];
+}
+
+static struct entry *find(struct table *table, struct hlist_head *bucket, const char *key,
+			  size_t length)
+{
+	struct entry *entry;
+
+	hlist_for_each_entry_rcu(entry, bucket, node, lockdep_is_held(&table->lock))
+		if (entry->length == length && !memcmp(entry->key, key, length))
+			return entry;
+	return NULL;
+}
+
+static const struct lunatik_class table_class;
+
+struct found {
+	int type;			/* LUA_TNIL: nothing */
+	bool boolean;
+	lua_Integer integer;
+};
+
+/* @object: where to put a reference if it is one; NULL: leave it */
+static void look_up(struct table *table, const char *key, size_t length,
+		    struct found *found, struct lunatik_object **object)
+{
+	struct entry *entry;
+
+	found->type = LUA_TNIL;
+	rcu_read_lock();
+	entry = find(table, bucket_of(table, key, length), key, length);
+	if (entry) {
+		found->type = entry->type;
+		if (entry->type == LUA_TBOOLEAN)
+			found->boolean = entry->boolean;
+		else if (entry->type == LUA_TNUMBER)
+			found->integer = entry->integer;
+		else if (object)
+			*object = lunatik_object_get_live(entry->object);
+	}
+	rcu_read_unlock();
+}
+
+static int table_index(lua_State *L)
+{
+	struct table *table = lunatik_check(L, 1, &table_class);
+	struct lunatik_object **object;
+	struct found found;
+	const char *key;
+	size_t length;
+
+	key = luaL_checklstring(L, 2, &length);
+	lunatikvm_charge(L, length / 16 + 1);
+
+	look_up(table, key, length, &found, NULL);
+	if (found.type == LUA_TUSERDATA) {
+		object = lunatik_push_blank(L);
+		look_up(table, key, length, &found, object);
+		if (*object) {
+			lunatik_bless(L);
+			return 1;
+		}
+		if (found.type == LUA_TUSERDATA)	/* just gone */
+			found.type = LUA_TNIL;
+	}
+
+	if (found.type == LUA_TNUMBER)
+		lua_pushinteger(L, found.integer);
+	else if (found.type == LUA_TBOOLEAN)
+		lua_pushboolean(L, found.boolean);
+	else
+		lua_pushnil(L);
+	return 1;
+}
+
+static struct entry *new_entry(lua_State *L, size_t length)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	size_t size = struct_size((struct entry *)NULL, key, length);
+	struct entry *entry;
+
+	if (length > PAGE_SIZE)
+		luaL_argerror(L, 2, "key too long");
+	if (!lunatik_account(runtime, size))
+		luaL_error(L, "not enough memory");
+	entry = kmalloc(size, lunatik_gfp(L) | __GFP_NOWARN);
+	if (!entry) {
+		lunatik_unaccount(runtime, size);
+		luaL_error(L, "not enough memory");
+		return NULL;
+	}
+	kref_init(&entry->kref);
+	entry->runtime = lunatik_get(runtime);
+	entry->size = size;
+	entry->length = length;
+	return entry;
+}
+
+static int table_newindex(lua_State *L)
+{
+	struct table *table = lunatik_check(L, 1, &table_class);
+	struct lunatik_object *object = NULL;
+	struct entry *entry = NULL, *old;
+	int type = lua_type(L, 3);
+	struct hlist_head *bucket;
+	unsigned long flags;
+	const char *key;
+	size_t length;
+
+	key = luaL_checklstring(L, 2, &length);
+	lunatikvm_charge(L, length / 16 + 1);
+	if (type == LUA_TUSERDATA) {
+		object = lunatik_object(L, 3);
+		if (!object)
+			return luaL_argerror(L, 3, "invalid object");
+		if (lunatik_classof(object)->flags & LUNATIK_SINGLE)
+			return luaL_error(L, "cannot share SINGLE object");
+	} else if (type != LUA_TNIL && type != LUA_TBOOLEAN && type != LUA_TNUMBER) {
+		return luaL_argerror(L, 3, "boolean, integer, object or nil expected");
+	}
+
+	if (type != LUA_TNIL) {
+		entry = new_entry(L, length);
+		memcpy(entry->key, key, length);
+		entry->type = type;
+		if (object)
+			entry->object = lunatik_object_get(object);
+		else if (type == LUA_TBOOLEAN)
+			entry->boolean = lua_toboolean(L, 3);
+		else
+			entry->integer = lua_tointeger(L, 3);
+	}
+
+	bucket = bucket_of(table, key, length);
+	spin_lock_irqsave(&table->lock, flags);
+	old = find(table, bucket, key, length);
+	if (entry)
+		hlist_add_head_rcu(&entry->node, bucket);
+	if (old)
+		hlist_del_rcu(&old->node);
+	spin_unlock_irqrestore(&table->lock, flags);
+	if (old)
+		entry_put(old);
+	return 0;
+}
+
+static const luaL_Reg table_methods[] = {
+	{"__index", table_index},
+	{"__newindex", table_newindex},
+	{}
+};
+
+static const struct lunatik_class table_class = {
+	.name = "rcu.table",
+	.flags = LUNATIK_DEFER,
+	.methods = table_methods,
+	.release = table_release,
+	.owner = THIS_MODULE,
+};
+
+static void init_table(struct table *table, size_t buckets, struct hlist_head *heads)
+{
+	spin_lock_init(&table->lock);
+	table->seed = get_random_u32();
+	table->mask = buckets - 1;
+	table->buckets = heads;	/* zeroed: empty */
+}
+
+void lunatik_table_new(lua_State *L, size_t buckets)
+{
+	struct table *table = lunatik_new(L, &table_class, sizeof(*table));
+
+	buckets = roundup_pow_of_two(buckets);
+	init_table(table, buckets, lunatik_alloc(L, buckets * sizeof(struct hlist_head)));
+}
+EXPORT_SYMBOL_GPL(lunatik_table_new);
+
+/* ---- walking ---- */
+
+/* The entries of one bucket, held. An object, so that no error leaks it. */
+struct walk {
+	size_t count;
+	size_t capacity;
+	struct entry **entries;		/* lunatik_free() */
+};
+
+static void walk_clear(struct walk *walk)
+{
+	while (walk->count)
+		entry_put(walk->entries[--walk->count]);
+}
+
+static void walk_release(void *private)
+{
+	struct walk *walk = private;
+
+	walk_clear(walk);
+	lunatik_free(walk->entries);
+}
+
+static const struct lunatik_class walk_class = {
+	.name = "rcu.walk",
+	.flags = LUNATIK_SINGLE,
+	.release = walk_release,
+	.owner = THIS_MODULE,
+};
+
+/* Hold up to @walk->capacity entries; returns how many there are. */
+static size_t walk_collect(struct walk *walk, struct hlist_head *bucket)
+{
+	struct entry *entry;
+	size_t found = 0;
+
+	rcu_read_lock();
+	hlist_for_each_entry_rcu(entry, bucket, node) {
+		if (found < walk->capacity && kref_get_unless_zero(&entry->kref))
+			walk->entries[walk->count++] = entry;
+		found++;
+	}
+	rcu_read_unlock();
+	return found;
+}
+
+static void walk_bucket(lua_State *L, struct walk *walk, struct hlist_head *bucket)
+{
+	size_t found;
+
+	while ((found = walk_collect(walk, bucket)) > walk->capacity) {
+		struct entry **larger;
+
+		walk_clear(walk);
+		larger = lunatik_alloc(L, 2 * found * sizeof(*larger));
+		lunatik_free(walk->entries);
+		walk->entries = larger;
+		walk->capacity = 2 * found;
+	}
+}
+
+static void push_entry(lua_State *L, const struct entry *entry)
+{
+	lua_pushlstring(L, entry->key, entry->length);
+	if (entry->type == LUA_TUSERDATA)
+		lunatik_push(L, entry->object);	/* the entry holds it */
+	else if (entry->type == LUA_TBOOLEAN)
+		lua_pushboolean(L, entry->boolean);
+	else
+		lua_pushinteger(L, entry->integer);
+}
+
+void lunatik_table_map(lua_State *L)
+{
+	struct table *table = lunatik_check(L, 1, &table_class);
+	struct walk *walk;
+	u32 i;
+
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lua_settop(L, 2);
+	walk = lunatik_new(L, &walk_class, sizeof(*walk));
+	for (i = 0; i <= table->mask; i++) {
+		lunatikvm_charge(L, 1);
+		if (hlist_empty(&table->buckets[i]))
+			continue;
+		walk_bucket(L, walk, &table->buckets[i]);
+		while (walk->count) {
+			lua_pushvalue(L, 2);
+			push_entry(L, walk->entries[walk->count - 1]);
+			entry_put(walk->entries[--walk->count]);
+			lua_call(L, 2, 0);
+		}
+	}
+}
+EXPORT_SYMBOL_GPL(lunatik_table_map);
+
+/* ---- lunatik._ENV ---- */
+
+struct lunatik_object *lunatik_env;
+
+static struct lunatik_object *kernel_table(size_t buckets)
+{
+	struct lunatik_object *object;
+	struct hlist_head *heads;
+
+	heads = lunatik_try_alloc(NULL, buckets * sizeof(*heads), GFP_KERNEL);
+	if (!heads)
+		return NULL;
+	object = lunatik_object_create(NULL, &table_class, sizeof(struct table), GFP_KERNEL);
+	if (!object) {
+		lunatik_free(heads);
+		return NULL;
+	}
+	init_table(lunatik_private(object), buckets, heads);
+	return object;
+}
+
+static int set_table(const char *key)
+{
+	struct table *table = lunatik_private(lunatik_env);
+	size_t length = strlen(key);
+	struct entry *entry;
+
+	entry = kzalloc(struct_size(entry, key, length), GFP_KERNEL);
+	if (!entry)
+		return -ENOMEM;
+	entry->object = kernel_table(64);
+	if (!entry->object) {
+		kfree(entry);
+		return -ENOMEM;
+	}
+	kref_init(&entry->kref);
+	entry->type = LUA_TUSERDATA;
+	entry->length = length;
+	memcpy(entry->key, key, length);
+	hlist_add_head_rcu(&entry->node, bucket_of(table, key, length));
+	return 0;
+}
+
+int lunatik_table_init(void)
+{
+	int ret;
+
+	lunatik_env = kernel_table(64);
+	if (!lunatik_env)
+		return -ENOMEM;
+	ret = set_table("runtimes");
+	if (!ret)
+		ret = set_table("threads");
+	if (ret)
+		lunatik_table_exit();
+	return ret;
+}
+
+void lunatik_table_exit(void)
+{
+	lunatik_object_put(lunatik_env);
+}
