@@ -118,9 +118,9 @@ def _differs(path: str, expected: list[Any], *, full: bool) -> str | None:
     except OSError:
         return "is missing"
     if len(expected) == 1:
-        if expected[0] and os.readlink(path) != expected[0]:  # noqa: PTH115
-            return "leads elsewhere"
-        return None
+        links = stat.S_ISLNK(found.st_mode)
+        target = os.readlink(path) if links else ""  # noqa: PTH115
+        return None if target == expected[0] else "leads elsewhere"
     length, mtime, sha256 = expected
     wrong = None
     if found.st_size != length:

@@ -348,6 +348,13 @@ def test_gc_never_takes_what_another_process_uses(
     assert [(t.used, t.removed) for t in Store(root).gc(older_than=DAY)] == [(False, True)]
 
 
+def test_gc_dry_run_spares_what_is_used(root: Path) -> None:
+    store = Store(root)
+    store.make("thing", INPUTS, one_file())
+    age(root, 20 * DAY)
+    assert [thing.removed for thing in store.gc(older_than=DAY, dry_run=True)] == [False]
+
+
 def test_gc_never_takes_a_working_directory_in_use(root: Path) -> None:
     store = Store(root)
     with store.hot("build", "x") as path:
