@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="kernel")
 
 
-def build(
+def build(  # noqa: PLR0917 - typer's parameters are the command's options
     kernel: Annotated[
         str | None,
         typer.Argument(metavar="[NAME|PATH]", help="In lab.yaml, or a kernel tree of your own."),

@@ -21,7 +21,7 @@ def _group() -> None:
     """Keeps `build` a word of its own although it is the only one."""
 
 
-def build(
+def build(  # noqa: PLR0917 - typer's parameters are the command's options
     kernel: Annotated[
         str | None,
         typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),

@@ -297,7 +297,7 @@ def heal(output: Path) -> int:
     newest = max(written, default=(0.0, ""))[0]
     suspects = [path for moment, path in written if moment > newest - SUSPECT]
     for path in suspects:
-        os.unlink(path)
+        Path(path).unlink()
     return len(suspects)
 
 

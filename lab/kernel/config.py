@@ -18,7 +18,7 @@ from lab.kernel.kconfig import Kconfig, read_kconfig
 from lab.kernel.make import environment, make_argv
 from lab.kernel.open_source import OpenSource
 from lab.kernel.toolchain import Toolchain
-from lab.kernel.why import Miss, explain
+from lab.kernel.why import Explainer, Miss
 from lab.process import ProgramFailed, run
 from lab.progress import note, progress
 from lab.seal import digest, digest_file
@@ -157,14 +157,9 @@ def check(values: Mapping[str, str], requests: Sequence[Request], *, tree: Path)
     if not suspects:
         return
     kconfig = read_kconfig(tree)
-    by_symbol = {request.symbol: request for request in requests}
-    misses = []
-    for request in suspects:
-        if met(request, values, kconfig):
-            continue
-        miss = explain(request, kconfig=kconfig, values=values, requests=by_symbol)
-        if miss is not None:
-            misses.append(miss)
+    explainer = Explainer(kconfig, values, requests)
+    unmet = [request for request in suspects if not met(request, values, kconfig)]
+    misses = [miss for request in unmet if (miss := explainer.explain(request))]
     if misses:
         raise _error(misses)
 
@@ -191,15 +186,13 @@ def config_digest(artifact: Artifact) -> str:
 
 def _error(misses: Sequence[Miss]) -> UserError:
     first, *others = misses
-    what = first.what
-    right = first.right
-    if others:
-        lines = [what + (f"; {right}" if right else "")]
-        for miss in others[:SHOWN]:
-            where = f"{miss.request.file}:{miss.request.line}: "
-            lines.append(where + miss.what + (f"; {miss.right}" if miss.right else ""))
-        if len(others) > SHOWN:
-            lines.append(f"and {len(others) - SHOWN} more")
+    if not others:
+        what, right = first.what, first.right
+    else:
+        lines = [str(miss) for miss in misses[: SHOWN + 1]]
+        lines[0] = lines[0].partition(": ")[2]  # the error itself says where
+        if len(misses) > len(lines):
+            lines.append(f"and {len(misses) - len(lines)} more")
         what, right = "\n".join(lines), None
     return UserError(what, file=first.request.file, line=first.request.line, right=right)
 

@@ -36,8 +36,13 @@ OBJECT_FILES = (
 # Products of the build that no later make looks at, or links out of the tree.
 JUNK = re.compile(r"\..*\.cmd|\..*\.d|.*\.a|vmlinux-gdb\.py|constants\.py|.*\.pyc|\.gitignore")
 KEPT_OBJECTS = (".module-common.o",)
-SKIPPED = ("scripts/gdb/linux", "scripts/kconfig/tests", "scripts/dtc/include-prefixes",
-           "scripts/coccinelle", "scripts/__pycache__")
+SKIPPED = (
+    "scripts/gdb/linux",
+    "scripts/kconfig/tests",
+    "scripts/dtc/include-prefixes",
+    "scripts/coccinelle",
+    "scripts/__pycache__",
+)
 
 
 def publish_devel(*, source: Path, output: Path, vmlinux: Path, devel: Path) -> None:

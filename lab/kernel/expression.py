@@ -115,7 +115,7 @@ def parse(text: str) -> Expression | None:
     return None if tokens else expression
 
 
-def level(expression: Expression | None, values: Values) -> int:
+def level(expression: Expression | None, values: Values) -> int:  # noqa: PLR0911
     """N, M or Y.  A macro counts as Y: the benefit of the doubt."""
     match expression:
         case None | Macro():
@@ -134,9 +134,7 @@ def level(expression: Expression | None, values: Values) -> int:
             return Y if _holds(expression, values) else N
 
 
-def lacking(
-    expression: Expression | None, values: Values, *, wanted: int = Y
-) -> list[Expression]:
+def lacking(expression: Expression | None, values: Values, *, wanted: int = Y) -> list[Expression]:
     """The smallest parts that all have to reach ``wanted`` and do not."""
     if expression is None or level(expression, values) >= wanted:
         return []

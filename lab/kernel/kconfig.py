@@ -64,7 +64,7 @@ class Kconfig:
     selects: dict[str, list[Select]] = field(default_factory=dict)
 
     def type_of(self, symbol: str) -> str:
-        """"bool", "tristate", "string", "int" or "hex"; empty if there is no such symbol."""
+        """One of "bool", "tristate", "string", "int" and "hex"; empty if there is no such symbol."""
         for definition in self.definitions.get(symbol, ()):
             if definition.type:
                 return definition.type
@@ -162,9 +162,7 @@ class _Reader:
         elif self.current is not None:
             self._symbol_property(self.current, word, rest, where=where)
 
-    def _symbol_property(
-        self, definition: Definition, word: str, rest: str, *, where: str
-    ) -> None:
+    def _symbol_property(self, definition: Definition, word: str, rest: str, *, where: str) -> None:
         if word in TYPES or word == "prompt":
             definition.type = definition.type or (word if word in TYPES else "")
             if rest[:1] in ('"', "'"):

@@ -142,7 +142,9 @@ def configuring_key(source: SourceId, series: PatchSeries) -> str:
             name: content for name, content in source.files.items() if CONFIGURING.match(name)
         }
     relevant = [
-        patch.key for patch in series.patches if any(CONFIGURING.match(file) for file in patch.files)
+        patch.key
+        for patch in series.patches
+        if any(CONFIGURING.match(file) for file in patch.files)
     ]
     return key({"source": inside, "patches": relevant})
 

@@ -90,7 +90,7 @@ def _minimum(tree: Path, tool: str) -> Version:
 
 
 def _llvm_suffix(least: Version) -> str:
-    """"" if plain clang will do; else that of the newest LLVM that will."""
+    """Empty if plain clang will do; else that of the newest LLVM that will."""
     for suffix in ["", *(f"-{major}" for major in range(40, 10, -1))]:
         if not all(shutil.which(name + suffix) for name in LLVM.values()):
             continue

@@ -4,10 +4,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lab.kernel.expression import LEVELS, Expression, Symbol, Y, lacking, level, symbols
+from lab.kernel.expression import (
+    LEVELS,
+    Expression,
+    N,
+    Symbol,
+    Values,
+    Y,
+    lacking,
+    level,
+    symbols,
+)
 from lab.kernel.fragment import Request
 from lab.kernel.kconfig import Definition, Kconfig
 
@@ -46,183 +56,151 @@ class Miss:
             f"and became {self.became}: {self.why}"
         )
 
+    def __str__(self) -> str:
+        where = f"{self.request.file}:{self.request.line}: {self.what}"
+        return where + (f"; {self.right}" if self.right else "")
 
-def explain(
-    request: Request,
-    *,
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-    requests: Mapping[str, Request],
-) -> Miss | None:
-    """Say why a request was not met.
+
+class Explainer:
+    """Finds reasons.
 
     Args:
         values: the final configuration.
-        requests: who asked for what, by symbol; tells who turned a dependency off.
-
-    Returns:
-        None if the kernel has no such symbol and the request says that this is fine.
+        requests: who asked for what; tells who turned a dependency off.
     """
-    symbol = request.symbol
-    became = values.get(symbol, "n")
-    blocks = kconfig.definitions.get(symbol)
-    if not blocks:
-        if request.if_known:
-            return None
-        near = difflib.get_close_matches(symbol, kconfig.definitions, n=3, cutoff=0.75)
+
+    def __init__(self, kconfig: Kconfig, values: Values, requests: Iterable[Request]) -> None:
+        self.kconfig = kconfig
+        self.values = values
+        self.requests: Mapping[str, Request] = {request.symbol: request for request in requests}
+
+    def explain(self, request: Request) -> Miss | None:
+        """Say why a request was not met.
+
+        Returns:
+            None if the kernel has no such symbol and the request says that this is fine.
+        """
+        blocks = self.kconfig.definitions.get(request.symbol)
+        if not blocks:
+            return None if request.if_known else self._unknown(request)
+        kind = self.kconfig.type_of(request.symbol)
+        if kind and _kind_of(request.value) != KINDS[kind]:
+            return self._miss(request, f"it is of type {kind}", f"give it {KINDS[kind]}", blocks[0])
+        if kind == "bool" and request.value == "m":
+            return self._miss(request, "it is of type bool", "ask for y", blocks[0])
+        if request.value in LEVELS and self._now(request.symbol) > LEVELS[request.value]:
+            return self._too_high(request, blocks)
+        return self._too_low(request, blocks)
+
+    def _now(self, symbol: str) -> int:
+        return LEVELS.get(self.values.get(symbol, "n"), Y)
+
+    def _miss(
+        self, request: Request, why: str, right: str | None, block: Definition | None = None
+    ) -> Miss:
+        became = self.values.get(request.symbol, "n")
+        return Miss(request, became, why + (f" ({block.where})" if block else ""), right)
+
+    def _unknown(self, request: Request) -> Miss:
+        known = self.kconfig.definitions
+        near = difflib.get_close_matches(request.symbol, known, n=3, cutoff=0.75)
         right = f"did you mean {' or '.join(f'CONFIG_{name}' for name in near)}?" if near else None
-        return Miss(request, became, "this kernel has no such symbol", right)
-    if request.value in LEVELS and LEVELS.get(became, Y) > LEVELS[request.value]:
-        return _too_high(request, became, blocks, kconfig, values)
-    return _too_low(request, became, blocks, kconfig, values, requests)
+        return self._miss(request, "this kernel has no such symbol", right)
 
+    def _too_high(self, request: Request, blocks: list[Definition]) -> Miss:
+        """Something selects it, it is the chosen one, or nobody may set it."""
+        for select in self.kconfig.selects.get(request.symbol, ()):
+            by = self.values.get(select.by, "n")
+            reaches = min(LEVELS.get(by, N), level(select.condition, self.values))
+            if reaches > LEVELS[request.value]:
+                why = f"CONFIG_{select.by}={by} selects it ({select.where})"
+                right = f"turn CONFIG_{select.by} off, or do not ask for this"
+                return self._miss(request, why, right)
+        if not any(self._can_be_set(block) for block in blocks):
+            why = "it cannot be set here and follows its default"
+            return self._miss(request, why, "do not ask for it", blocks[0])
+        if blocks[0].choice is not None:
+            why = "it is the one chosen of a choice"
+            return self._miss(request, why, "ask for another one of it", blocks[0])
+        return self._miss(request, "nothing that the lab knows of does this", None, blocks[0])
 
-def _too_high(
-    request: Request,
-    became: str,
-    blocks: list[Definition],
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-) -> Miss:
-    """Asked n or m, became more: something selects it, or nobody may set it."""
-    for select in kconfig.selects.get(request.symbol, ()):
-        by = values.get(select.by, "n")
-        if min(LEVELS.get(by, 0), level(select.condition, values)) > LEVELS[request.value]:
-            return Miss(
-                request,
-                became,
-                f"CONFIG_{select.by}={by} selects it ({select.where})",
-                f"turn CONFIG_{select.by} off, or do not ask for this",
-            )
-    if not any(_can_be_set(block, values) for block in blocks):
-        why = f"it cannot be set here and follows its default ({blocks[0].where})"
-        return Miss(request, became, why, "do not ask for it")
-    if blocks[0].choice is not None:
-        return Miss(request, became, f"it is the one chosen of a choice ({blocks[0].where})",
-                    "ask for another one of it")
-    if kconfig.type_of(request.symbol) == "bool" and request.value == "m":
-        return Miss(request, became, f"it cannot be a module ({blocks[0].where})", "ask for y")
-    return Miss(request, became, f"see {blocks[0].where}")
+    def _too_low(self, request: Request, blocks: list[Definition]) -> Miss:
+        wanted = LEVELS.get(request.value, 1)
+        # The definition that lacks least is the one that was meant.
+        best = min(blocks, key=lambda block: len(self._lacking(block, wanted)))
+        parts = self._lacking(best, wanted)
+        if parts:
+            why = f"it depends on {'; and on '.join(self._told(parts, wanted, DEPTH))}"
+            return self._miss(request, why, self._cure(parts, request.value), best)
+        if best.choice is not None:
+            return self._other_chosen(request, best)
+        if not self._can_be_set(best):
+            return self._unsettable(request, best)
+        return self._miss(request, "the value is out of its range", None, best)
 
+    def _lacking(self, block: Definition, wanted: int) -> list[Expression]:
+        return lacking(block.depends, self.values, wanted=wanted)
 
-def _too_low(
-    request: Request,
-    became: str,
-    blocks: list[Definition],
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-    requests: Mapping[str, Request],
-) -> Miss:
-    wanted = LEVELS.get(request.value, 1)
-    kind = kconfig.type_of(request.symbol)
-    if kind and _kind_of(request.value) != KINDS[kind]:
-        why = f"it is of type {kind} ({blocks[0].where})"
-        return Miss(request, became, why, f"give it {KINDS[kind]}")
-    if kind == "bool" and request.value == "m":
-        return Miss(request, became, f"it is of type bool ({blocks[0].where})", "ask for y")
-    # The definition that lacks least is the one that was meant.
-    best = min(blocks, key=lambda block: len(lacking(block.depends, values, wanted=wanted)))
-    parts = lacking(best.depends, values, wanted=wanted)
-    if parts:
-        told = _told(parts, kconfig, values, requests, wanted, DEPTH)
-        why = f"it depends on {'; and on '.join(told)} ({best.where})"
-        return Miss(request, became, why, _cure(parts, request.value, kconfig))
-    if best.choice is not None:
-        return _other_chosen(request, became, best, kconfig, values, requests)
-    if not _can_be_set(best, values):
-        return _unsettable(request, became, best, kconfig)
-    return Miss(request, became, f"the value is out of its range ({best.where})")
+    def _told(self, parts: list[Expression], wanted: int, depth: int) -> list[str]:
+        """Each unmet dependency once."""
+        return list(dict.fromkeys(self._dependency(part, wanted, depth) for part in parts))
 
+    def _dependency(self, part: Expression, wanted: int, depth: int) -> str:
+        """One unmet dependency: what it is now, and who or what made it so."""
+        if not isinstance(part, Symbol):
+            names = dict.fromkeys(symbols(part))
+            now = ", ".join(f"{name}={self.values.get(name, 'n')}" for name in names)
+            return f"{part}, and here {now}"
+        text = f"{part.name}, which is {self.values.get(part.name, 'n')}"
+        asked = self.requests.get(part.name)
+        if asked is not None and LEVELS.get(asked.value, Y) < wanted:
+            return f"{text} as {asked.file}:{asked.line} asks"
+        blocks = self.kconfig.definitions.get(part.name)
+        if not blocks:
+            return f"{text} (this kernel or architecture has no such symbol)"
+        parts = self._lacking(blocks[0], wanted)
+        if parts and depth > 1:
+            deeper = self._told(parts, wanted, depth - 1)
+            return f"{text} because it depends on {' and on '.join(deeper)}"
+        if not any(block.prompt for block in blocks):
+            return f"{text} and cannot be set by hand{self._selectors(part.name)}"
+        return text
 
-def _told(
-    parts: list[Expression],
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-    requests: Mapping[str, Request],
-    wanted: int,
-    depth: int,
-) -> list[str]:
-    """Each unmet dependency once."""
-    told = [_dependency(part, kconfig, values, requests, wanted, depth) for part in parts]
-    return list(dict.fromkeys(told))
+    def _selectors(self, symbol: str) -> str:
+        names = [select.by for select in self.kconfig.selects.get(symbol, ())][:3]
+        return f" (selected by {', '.join(names)})" if names else ""
 
+    def _cure(self, parts: list[Expression], value: str) -> str | None:
+        names = dict.fromkeys(part.name for part in parts if isinstance(part, Symbol))
+        lines = []
+        for name in names:
+            as_module = value == "m" and self.kconfig.type_of(name) == "tristate"
+            lines.append(f"CONFIG_{name}={'m' if as_module else 'y'}")
+        return f"ask for {' and '.join(lines)} as well" if lines else None
 
-def _dependency(
-    part: Expression,
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-    requests: Mapping[str, Request],
-    wanted: int,
-    depth: int,
-) -> str:
-    """One unmet dependency: what it is now, and who or what made it so."""
-    if not isinstance(part, Symbol):
-        return f"{part}, and here {_present(part, values)}"
-    name, now = part.name, values.get(part.name, "n")
-    text = f"{name}, which is {now}"
-    asked = requests.get(name)
-    if asked is not None and LEVELS.get(asked.value, Y) < wanted:
-        return f"{text} as {asked.file}:{asked.line} asks"
-    blocks = kconfig.definitions.get(name)
-    if not blocks:
-        return f"{text} (this kernel or architecture has no such symbol)"
-    parts = lacking(blocks[0].depends, values, wanted=wanted)
-    if parts and depth > 1:
-        deeper = _told(parts, kconfig, values, requests, wanted, depth - 1)
-        return f"{text} because it depends on {' and on '.join(deeper)}"
-    if not any(block.prompt for block in blocks):
-        selectors = [select.by for select in kconfig.selects.get(name, ())][:3]
-        by = f" (selected by {', '.join(selectors)})" if selectors else ""
-        return f"{text} and cannot be set by hand{by}"
-    return text
+    def _other_chosen(self, request: Request, block: Definition) -> Miss:
+        assert block.choice is not None
+        for other in self.kconfig.choice_members(block.choice):
+            if other != request.symbol and self.values.get(other) == "y":
+                asked = self.requests.get(other)
+                by = f", asked for by {asked.file}:{asked.line}" if asked else ""
+                why = f"of this choice CONFIG_{other} was taken{by}"
+                return self._miss(request, why, "ask for one of them", block)
+        return self._miss(request, "it is one of a choice that is not open", None, block)
 
+    def _can_be_set(self, block: Definition) -> bool:
+        return block.prompt and level(block.prompt_if, self.values) > N
 
-def _present(part: Expression, values: Mapping[str, str]) -> str:
-    names = dict.fromkeys(symbols(part))
-    return ", ".join(f"{name}={values.get(name, 'n')}" for name in names)
-
-
-def _cure(parts: list[Expression], value: str, kconfig: Kconfig) -> str | None:
-    names = dict.fromkeys(part.name for part in parts if isinstance(part, Symbol))
-    lines = [
-        f"CONFIG_{name}={'m' if value == 'm' and kconfig.type_of(name) == 'tristate' else 'y'}"
-        for name in names
-    ]
-    return f"ask for {' and '.join(lines)} as well" if lines else None
+    def _unsettable(self, request: Request, block: Definition) -> Miss:
+        why = "nobody can set it by hand"
+        if block.prompt:
+            why = f"it can be set only if {block.prompt_if}"
+        names = [f"CONFIG_{select.by}" for select in self.kconfig.selects.get(request.symbol, ())]
+        right = f"ask for what selects it: {', '.join(names[:4])}" if names else None
+        return self._miss(request, why, right, block)
 
 
 def _kind_of(value: str) -> str:
     if value in LEVELS:
         return KINDS["bool"]
     return KINDS["string"] if value.startswith('"') else KINDS["int"]
-
-
-def _other_chosen(
-    request: Request,
-    became: str,
-    block: Definition,
-    kconfig: Kconfig,
-    values: Mapping[str, str],
-    requests: Mapping[str, Request],
-) -> Miss:
-    assert block.choice is not None
-    for other in kconfig.choice_members(block.choice):
-        if other != request.symbol and values.get(other) == "y":
-            asked = requests.get(other)
-            by = f", asked for by {asked.file}:{asked.line}" if asked else ""
-            why = f"of this choice CONFIG_{other} was taken{by} ({block.where})"
-            return Miss(request, became, why, "ask for one of them")
-    return Miss(request, became, f"it is one of a choice that is not open ({block.where})")
-
-
-def _can_be_set(block: Definition, values: Mapping[str, str]) -> bool:
-    return block.prompt and level(block.prompt_if, values) > 0
-
-
-def _unsettable(request: Request, became: str, block: Definition, kconfig: Kconfig) -> Miss:
-    selectors = [f"CONFIG_{select.by}" for select in kconfig.selects.get(request.symbol, ())]
-    why = f"nobody can set it by hand ({block.where})"
-    if block.prompt:
-        why = f"it can be set only if {block.prompt_if} ({block.where})"
-    right = f"ask for what selects it: {', '.join(selectors[:4])}" if selectors else None
-    return Miss(request, became, why, right)

@@ -45,10 +45,6 @@ def build(kernel: Kernel, bench: Bench, *paths: Path) -> ModuleSet:
 
 def listing(payload: Path) -> set[str]:
     """Every file on a payload disk, by what mkfs packed."""
-    done = subprocess.run(
-        ["dump.erofs", "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, 1)
     out = payload.parent / "unpacked"
     subprocess.run(["fsck.erofs", f"--extract={out}", payload], check=True, capture_output=True)
     return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
@@ -97,9 +93,7 @@ def test_products_are_no_part_of_a_tree(kernel: Kernel, bench: Bench, driver: Pa
     assert build(kernel, bench, driver).key == first.key
 
 
-def test_another_kernel_means_everything_anew(
-    kernel: Kernel, bench: Bench, driver: Path
-) -> None:
+def test_another_kernel_means_everything_anew(kernel: Kernel, bench: Bench, driver: Path) -> None:
     build(kernel, bench, driver)
     bench.edit("include/linux/driver.h", "42", "43")
     build(bench.build(), bench, driver)
@@ -194,7 +188,7 @@ def test_patches_that_do_not_apply_to_lua(
 ) -> None:
     tree = lua_tree(driver, tmp_path)
     (driver / "lua/lay").write_text("#!/bin/sh\necho 'Hunk #1 FAILED at 7.'\nexit 1\n")
-    with pytest.raises(KernelError, match="do not apply to Lua 5.5.1:\nHunk #1 FAILED"):
+    with pytest.raises(KernelError, match=r"do not apply to Lua 5\.5\.1:\nHunk #1 FAILED"):
         build_modules(kernel, [tree], bench.store)
 
 

@@ -54,7 +54,7 @@ ld.lld: error: undefined symbol: gone
 make[2]: *** [scripts/Makefile.vmlinux:34: vmlinux] Error 1
 """
 
-NO_RULE = "make[3]: *** No rule to make target 'net/core/gone.o', needed by 'net/core/built-in.a'.\n"
+NO_RULE = "make[3]: *** No rule to make target 'net/core/gone.o', needed by 'net/built-in.a'.\n"
 
 MISSING_HEADER = """\
   HOSTCC  certs/extract-cert

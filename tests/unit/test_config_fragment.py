@@ -69,7 +69,8 @@ def test_directives_choose_kernels_by_line(
 ) -> None:
     file = write(
         tmp_path / "a.config",
-        "# lab: from 6.2\n# text\nCONFIG_NEW=y\n\n# lab: before 6.4\nCONFIG_OLD=y\n\nCONFIG_ALWAYS=y\n",
+        "# lab: from 6.2\n# text\nCONFIG_NEW=y\n\n"
+        "# lab: before 6.4\nCONFIG_OLD=y\n\nCONFIG_ALWAYS=y\n",
     )
     assert set(asked(file, version=version)) == expected
 
@@ -114,7 +115,7 @@ def test_a_config_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_missing_fragment_says_which_there_are() -> None:
-    with pytest.raises(UserError, match="no configuration fragment `nett`.*net"):
+    with pytest.raises(UserError, match=r"no configuration fragment `nett`.*net"):
         fragment_file("nett", beside=Path())
 
 
