@@ -64,7 +64,7 @@ class Kconfig:
     selects: dict[str, list[Select]] = field(default_factory=dict)
 
     def type_of(self, symbol: str) -> str:
-        """One of "bool", "tristate", "string", "int" and "hex"; empty if there is no such symbol."""
+        """One of "bool", "tristate", "string", "int", "hex"; empty if there is none."""
         for definition in self.definitions.get(symbol, ()):
             if definition.type:
                 return definition.type

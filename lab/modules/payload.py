@@ -5,8 +5,8 @@ A module tree puts more than modules on it by where its files stand:
 
     lib/**/*.lua     /usr/lib/modules/lua/
     examples/**      /usr/lib/modules/lua/examples/
+    tools/bin/*      executables: /usr/sbin/
     tools/Makefile   `make -C tools install DESTDIR=... PREFIX=/usr`
-    tools/*          executables, if there is no Makefile: /usr/sbin/
 """
 
 from __future__ import annotations
@@ -40,13 +40,11 @@ def install_extras(source: Path, tree: Path, *, log: Path) -> None:
     """
     _copy(source / "lib", tree / LUA_PATH, pattern="*.lua")
     _copy(source / "examples", tree / LUA_PATH / "examples", pattern="*")
-    tools = source / "tools"
-    if (tools / "Makefile").is_file():
-        _install_tools(tools, tree, log=log)
-    elif tools.is_dir():
-        for tool in sorted(tools.iterdir()):
-            if tool.is_file() and os.access(tool, os.X_OK):
-                _copy_file(tool, tree / "usr/sbin" / tool.name)
+    for tool in sorted((source / "tools/bin").glob("*")):
+        if tool.is_file() and os.access(tool, os.X_OK):
+            _copy_file(tool, tree / "usr/sbin" / tool.name)
+    if (source / "tools/Makefile").is_file():
+        _install_tools(source / "tools", tree, log=log)
 
 
 def make_payload(kernel: Kernel, tree: Path, image: Path) -> None:

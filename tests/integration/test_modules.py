@@ -119,10 +119,10 @@ def test_a_module_without_btf_is_not_let_through(
 
 
 def test_scripts_and_tools_go_along(kernel: Kernel, bench: Bench, driver: Path) -> None:
-    for name in ("lib/socket/init.lua", "lib/readme.txt", "examples/a.lua", "tools/ctl"):
+    for name in ("lib/socket/init.lua", "lib/readme.txt", "examples/a.lua", "tools/bin/ctl"):
         (driver / name).parent.mkdir(parents=True, exist_ok=True)
         (driver / name).write_text("#!/bin/sh\n")
-    (driver / "tools/ctl").chmod(0o755)
+    (driver / "tools/bin/ctl").chmod(0o755)
     unpacked = listing(build(kernel, bench, driver).payload)
     assert "usr/lib/modules/lua/socket/init.lua" in unpacked
     assert "usr/lib/modules/lua/examples/a.lua" in unpacked
