@@ -39,6 +39,7 @@
 #define AGENT_PORT "org.qemu.guest_agent.0"
 #define WAKE_PORT "lab.wake"
 #define WAKE_WORDS 64
+#define SHELL_ENDED "\r\nThe shell has ended. Enter starts another one, Control-] leaves.\r\n"
 #define SEED_MAX 256
 
 /* The kernel log is the only place where somebody will look for this. */
@@ -228,7 +229,7 @@ static pid_t start_agent(void)
  * A terminal for a person.  The shell starts with the first key, so that a
  * machine that nobody looks at pays nothing for it.
  */
-static pid_t start_terminal(void)
+static pid_t start_terminal(const char *greeting)
 {
 	char key;
 	pid_t pid = fork();
@@ -240,7 +241,7 @@ static pid_t start_terminal(void)
 	fd = open("/dev/hvc0", O_RDWR);
 	if (fd < 0)
 		_exit(0);
-	if (read(fd, &key, 1) != 1)
+	if (write(fd, greeting, strlen(greeting)) < 0 || read(fd, &key, 1) != 1)
 		_exit(0);
 	ioctl(fd, TIOCSCTTY, 0);
 	dup2(fd, 0);
@@ -412,7 +413,7 @@ static int init(void)
 	set_up("lo");
 	agent = start_agent();
 	start_waker();
-	terminal = start_terminal();
+	terminal = start_terminal("");
 	for (;;) {
 		gone = wait(NULL);
 		if (gone < 0 && errno == ECHILD)
@@ -423,7 +424,7 @@ static int init(void)
 		}
 		if (gone > 0 && gone == terminal) {
 			usleep(100 * 1000);
-			terminal = start_terminal();
+			terminal = start_terminal(SHELL_ENDED);
 		}
 	}
 }

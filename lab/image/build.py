@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Builds the root file system of every guest: mmdebstrap, then erofs.
 
+The packages are an artifact of their own, so that a change to the lab's own
+files in the image takes seconds.
+
 Rootless where the host allows (mmdebstrap picks a user namespace by itself).
 All files in the image belong to root: in a guest there is nobody else, and so
 the tree can be unpacked by any user.
@@ -69,8 +72,12 @@ def build(name: str, file: Path, store: Store) -> Image:
             is full.
     """
     recipe = recipes.read(file)
-    return _record(name, store.make("image", inputs(recipe),
-                                    lambda path: _make(recipe, path)))
+
+    def make(path: Path) -> None:
+        debian = store.make("debian", packages(recipe), lambda place: _bootstrap(recipe, place))
+        _make(recipe, debian.path, path)
+
+    return _record(name, store.make("image", inputs(recipe), make))
 
 
 def find(name: str, file: Path, store: Store) -> Image | None:
@@ -79,25 +86,26 @@ def find(name: str, file: Path, store: Store) -> Image | None:
     return None if found is None else _record(name, found)
 
 
-def inputs(recipe: Recipe) -> dict[str, Json]:
-    """Everything that decides what an image is.
+def packages(recipe: Recipe) -> dict[str, Json]:
+    """Everything that decides what mmdebstrap makes.
 
     Versions of packages are not among it: they are the suite's of the day, and
-    stand in `packages.txt`.
+    stand in `packages.txt`.  Nor are the reasons: a better comment is no other
+    image.
     """
+    return {"way": WAY, "suite": recipe.suite, "packages": sorted(recipe.packages),
+            "exclude": list(recipe.exclude)}
+
+
+def inputs(recipe: Recipe) -> dict[str, Json]:
+    """Everything that decides what an image is."""
     overlay = recipe.resolve("overlay")
     files: dict[str, Json] = {
         str(path.relative_to(overlay)): [seal.digest_file(path), path.stat().st_mode & 0o777]
         for path in sorted(overlay.rglob("*")) if path.is_file()
     }
-    return {
-        "way": WAY,
-        # Without the reasons: a better comment is no other image.
-        "recipe": {**recipe.model_dump(mode="json", exclude={"packages"}),
-                   "packages": sorted(recipe.packages)},
-        "program": seal.digest_file(recipe.resolve("program")),
-        "overlay": files,
-    }
+    return {"packages": packages(recipe), "program": seal.digest_file(recipe.resolve("program")),
+            "names": list(recipe.names), "power": list(recipe.power), "overlay": files}
 
 
 def _record(name: str, artifact: Artifact) -> Image:
@@ -105,27 +113,25 @@ def _record(name: str, artifact: Artifact) -> Image:
                  packages=artifact.path / "packages.txt")
 
 
-def _make(recipe: Recipe, path: Path) -> None:
-    tar, tree = path / "root.tar", path / "tree"
+def _make(recipe: Recipe, debian: Path, path: Path) -> None:
+    tree = path / "tree"
     try:
-        with progress("image", total=5) as step:
-            step.update(0, detail="packages")
-            _bootstrap(recipe, tar, path / "packages.txt", step)
-            step.update(2, detail="unpacking")
+        with progress("image", total=3) as step:
+            step.update(0, detail="unpacking")
             tree.mkdir()
             # No device nodes and no owners, so that no rights are needed.
             run(["tar", "--extract", "--preserve-permissions", "--no-same-owner",
-                 "--exclude=./dev/*", "--file", tar, "--directory", tree])
-            step.update(3, detail="the lab's own files")
+                 "--exclude=./dev/*", "--file", debian / "root.tar", "--directory", tree])
+            step.update(1, detail="the lab's own files")
             _add_own(recipe, tree)
-            step.update(4, detail="erofs")
+            step.update(2, detail="erofs")
             _pack(tree, path / "root.erofs")
+            shutil.copyfile(debian / "packages.txt", path / "packages.txt")
     finally:
-        tar.unlink(missing_ok=True)
         remove_tree(tree)
 
 
-def _bootstrap(recipe: Recipe, tar: Path, versions: Path, step: Step) -> None:
+def _bootstrap(recipe: Recipe, path: Path) -> None:
     argv: list[str | Path] = [
         "mmdebstrap", "--mode=auto", "--variant=essential", "--format=tar",
         "--skip=output/dev",
@@ -140,19 +146,19 @@ def _bootstrap(recipe: Recipe, tar: Path, versions: Path, step: Step) -> None:
     if HOOKS.is_dir() and recipe.suite == "bookworm":
         argv.append(f"--hook-dir={HOOKS}")
     sources = "".join(apt.source_line(suite) for suite in _suites(recipe.suite))
-    lines: list[str] = []
+    with progress("packages of the image") as step:
+        try:
+            done = run([*argv, recipe.suite, path / "root.tar", "-"], input=sources,
+                       timeout=BOOTSTRAP_TIMEOUT, on_line=lambda line: _show(step, line))
+        except ProgramFailed as error:
+            raise _explain(recipe, error) from error
+    listed = _versions(done.stderr.splitlines())
+    (path / "packages.txt").write_text("".join(f"{line}\n" for line in listed))
 
-    def watch(line: str) -> None:
-        lines.append(line)
-        if line.startswith("I: "):
-            step.update(detail=line.removeprefix("I: "))
 
-    try:
-        run([*argv, recipe.suite, tar, "-"], input=sources, timeout=BOOTSTRAP_TIMEOUT,
-            on_line=watch)
-    except ProgramFailed as error:
-        raise _explain(recipe, error) from error
-    versions.write_text("".join(f"{line}\n" for line in _versions(lines)))
+def _show(step: Step, line: str) -> None:
+    if line.startswith("I: "):
+        step.update(detail=line.removeprefix("I: ")[:70])
 
 
 def _suites(suite: str) -> Iterator[str]:

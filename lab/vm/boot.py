@@ -47,8 +47,15 @@ class Started:
                        body=self.qemu, cloned=cloned)
 
 
-def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None) -> Started:
+def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None,
+             sockets: Path | None = None) -> Started:
     """All the parts of a machine, nothing started yet.
+
+    Args:
+        spec: what it is.
+        directory: for its logs.
+        memory: the snapshot's, when making or using one.
+        sockets: where they go, if not into this process's private directory.
 
     Raises:
         UserError: the kernel, image or payload is not there.
@@ -57,7 +64,7 @@ def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None
                        ("payload", spec.payload)):
         if file is not None and not file.is_file():
             raise UserError(f"the {what} of {spec.name} is not there", file=file)
-    places = Places(directory=directory.absolute(), runtime=runtime().directory())
+    places = Places(directory=directory.absolute(), runtime=sockets or runtime().directory())
     qemu = Qemu(node=spec.name, argv=argv.compose(spec, places=places, memory=memory),
                 places=places)
     channel = AgentChannel(node=spec.name, socket=places.agent, patience=spec.patience,
@@ -76,7 +83,7 @@ def guarded(started: Started, work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def boot(spec: MachineSpec, directory: Path) -> Machine:
+def boot(spec: MachineSpec, directory: Path, *, sockets: Path | None = None) -> Machine:
     """Boot a machine, wait for its first answer and prepare it.
 
     With `gdb` it starts stopped, so nothing is waited for.
@@ -86,7 +93,7 @@ def boot(spec: MachineSpec, directory: Path) -> Machine:
         GuestPanicked: the kernel panicked before the guest answered.
         GuestSilent: it never answered.
     """
-    started = assemble(spec, directory)
+    started = assemble(spec, directory, sockets=sockets)
     guarded(started, started.start() if spec.gdb else awake(started, spec))
     machine = started.machine(spec)
     if spec.gdb is None:

@@ -11,6 +11,8 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,20 @@ CHUNK = 256 * 1024
 #: The agent keeps at most 16 MiB of each stream, and base64 adds a third.
 READ_LIMIT = 64 * 1024 * 1024
 
+#: Seconds between two questions whether a long command has ended.
+LONG = 0.1
+
 #: Where the image keeps the lab's `run` (vm-images/guest.c).
 RUN = "/usr/lib/lab/run"
+
+
+@dataclass(frozen=True)
+class RawCompleted:
+    """A `Completed` whose output is bytes."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
 
 
 class AgentChannel:
@@ -43,20 +57,28 @@ class AgentChannel:
         socket: the agent's socket.
         patience: multiplies SILENCE.
         doom: done with the reason once the machine is known to be lost.
+        shared: other processes speak to this agent too: hang up while a long
+            command runs, and begin by seeing that nobody else's answer comes.
     """
 
     def __init__(self, *, node: str, socket: Path, patience: float,
-                 doom: asyncio.Future[LabError]) -> None:
+                 doom: asyncio.Future[LabError], shared: bool = False) -> None:
         self.node = node
         self.socket = socket
         self.silence = SILENCE * patience
         self.doom = doom
+        self.shared = shared
         self._client: QMPClient | None = None
         self._connecting = asyncio.Lock()
 
     def run(self, command: str, *, timeout: float, stdin: bytes | None = None) -> Completed:
         """Run a shell command; see Machine.execute."""
         return loop.call(self.run_async(command, timeout=timeout, stdin=stdin))
+
+    def run_raw(self, command: str, *, timeout: float,
+                stdin: bytes | None = None) -> RawCompleted:
+        """`run`, with the output as the bytes that it was."""
+        return loop.call(self._run(command, timeout, stdin))
 
     def read(self, path: str, *, timeout: float) -> bytes:
         """The content of a guest's file."""
@@ -82,19 +104,27 @@ class AgentChannel:
     async def run_async(self, command: str, *, timeout: float,
                         stdin: bytes | None = None) -> Completed:
         """`run`, on the loop."""
+        done = await self._run(command, timeout, stdin)
+        return Completed(status=done.status, stdout=_text(done.stdout), stderr=_text(done.stderr))
+
+    async def _run(self, command: str, timeout: float, stdin: bytes | None) -> RawCompleted:
         request: dict[str, object] = {"path": RUN, "arg": [command], "capture-output": True}
         if stdin is not None:
             request["input-data"] = base64.b64encode(stdin).decode()
         pid = (await self._ask("guest-exec", request))["pid"]
-        ended = await self._await_end(pid, timeout)
+        try:
+            ended = await self._await_end(pid, timeout)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(pid))
+            raise
         if ended is None:
             ended = await self._end(pid)
-            out, err = ("", "") if ended is None else (ended.stdout, ended.stderr)
+            out, err = ("", "") if ended is None else (_text(ended.stdout), _text(ended.stderr))
             raise CommandTimeout(node=self.node, command=command, seconds=timeout,
                                  stdout=out, stderr=err)
         return ended
 
-    async def _await_end(self, pid: int, timeout: float) -> Completed | None:
+    async def _await_end(self, pid: int, timeout: float) -> RawCompleted | None:
         """Poll ever more slowly.
 
         Each question costs the guest some milliseconds under emulation, so
@@ -109,10 +139,12 @@ class AgentChannel:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return None
+            if self.shared and pause >= LONG:
+                await self.close()
             await self._pause(min(pause, left))
-            pause = min(pause * 1.2, 0.1)
+            pause = min(pause * 1.2, LONG * 5 if self.shared else LONG)
 
-    async def _end(self, pid: int) -> Completed | None:
+    async def _end(self, pid: int) -> RawCompleted | None:
         """Kill a command's process group; what it had said, if it ends."""
         await self._ask("guest-exec", {"path": "/bin/sh",
                                        "arg": ["-c", f"kill -KILL -- -{pid}"]})
@@ -196,6 +228,8 @@ class AgentChannel:
                 client = QMPClient(self.node, readbuflen=READ_LIMIT)
                 client.await_greeting = client.negotiate = False
                 await client.connect(str(self.socket))
+                if self.shared:
+                    await _synchronise(client)
                 self._client = client
             return self._client
 
@@ -208,19 +242,26 @@ class AgentChannel:
                 await client.disconnect()
 
 
+async def _synchronise(client: QMPClient) -> None:
+    """Drop what somebody else asked for before they hung up."""
+    token = secrets.randbits(31)
+    while await client.execute("guest-sync", {"id": token}) != token:
+        pass
+
+
 _LOST = (ExecInterruptedError, ConnectError, StateError, EOFError, OSError)
 
 
-def _completed(status: dict[str, Any]) -> Completed:
+def _completed(status: dict[str, Any]) -> RawCompleted:
     code = status.get("exitcode")
     if code is None:
         code = 128 + int(status.get("signal", 0))
-    return Completed(status=code, stdout=_text(status, "out-data"),
-                     stderr=_text(status, "err-data"))
+    return RawCompleted(status=code, stdout=base64.b64decode(status.get("out-data", "")),
+                        stderr=base64.b64decode(status.get("err-data", "")))
 
 
-def _text(status: dict[str, Any], key: str) -> str:
-    return base64.b64decode(status.get(key, "")).decode(errors="replace")
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _quoted(path: str) -> str:

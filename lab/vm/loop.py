@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds that an interrupted coroutine has to clean up.
+CLEANUP = 5.0
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner = 0
@@ -32,10 +35,22 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 def call(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop and wait for it; Ctrl-C cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, loop())
+    """Run a coroutine on the loop and wait for it.
+
+    Ctrl-C cancels it, and waits a little for it to clean up.
+    """
+    ended = threading.Event()
+
+    async def watched() -> T:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(watched(), loop())
     try:
         return future.result()
     except BaseException:
-        future.cancel()
+        if future.cancel():
+            ended.wait(CLEANUP)
         raise

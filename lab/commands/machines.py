@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""lab up, down, status, shell, exec, ssh, put, get: machines for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lab.vm.keep import Keep
+    from lab.vm.spec import MachineSpec
+
+#: What `lab exec` returns when the lab failed, as the guest's status may be any.
+LAB_FAILED = 125
+
+#: Seconds; a command of `lab exec` may take as long as it likes.
+FOREVER = 1e9
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="As `lab status` shows it.")]
+
+#: Whatever stands after NODE belongs to the guest's command.
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+    app.command("shell")(shell)
+    app.command("exec", context_settings=PASS_ON)(execute)
+    app.command("ssh", context_settings=PASS_ON)(ssh)
+    app.command("put")(put)
+    app.command("get")(get)
+
+
+def up(  # noqa: PLR0917 - typer calls it by name
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Names of your choice.")
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
+    ] = None,
+    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
+    patches: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
+    ] = None,
+    module: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(metavar="MIB", min=64, help="The flavour's if left out.")
+    ] = None,
+    cpus: Annotated[int, typer.Option(min=1, max=8)] = 1,
+    accel: Annotated[str, typer.Option(metavar="auto|tcg|kvm")] = "auto",
+    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
+) -> None:
+    """Build what is missing, and start machines that stay until `lab down`."""
+    from dataclasses import replace
+
+    from lab.progress import progress
+    from lab.store import Store
+    from lab.vm.keep import Keep
+
+    names = nodes or ["a"]
+    _check_names(names)
+    store = Store()
+    spec, label = _spec(store, kernel=kernel, flavour=flavour, patches=patches, config=config,
+                        modules=tuple(module or ()), memory=memory, accel=accel, llvm=llvm)
+    keep = Keep(store)
+    for name in names:
+        with progress(f"boot {name}"):
+            kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)
+        print(f"{name}: {label}; lab shell {name}, lab exec {name} -- COMMAND; "
+              f"logs in {kept.directory}")
+
+
+def down(
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="All if left out.")
+    ] = None,
+) -> None:
+    """End machines of `lab up`; their logs go with them."""
+    keep = _keep()
+    for name in nodes or [kept.name for kept in keep.all()]:
+        keep.down(name)
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show the machines of `lab up`."""
+    import json
+    import time
+
+    from lab.progress import seconds, size
+
+    rows = [{**kept.as_json(), "alive": kept.alive(), "resident": _resident(kept.pid)}
+            for kept in _keep().all()]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        state = "up" if row["alive"] else "ended"
+        print(f"{row['name']:12} {state:6} {row['label']:24} "
+              f"{seconds(time.time() - row['since']):>14} {size(row['resident']):>10}  "
+              f"ssh {row['ssh_port']}  {row['directory']}")
+
+
+def shell(node: Node) -> None:
+    """Open a terminal on a machine; Control-] leaves it."""
+    from lab.vm import terminal
+
+    terminal.shell(_keep().get(node))
+
+
+def execute(
+    node: Node,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...")],
+    stdin: Annotated[
+        bool, typer.Option("--stdin", "-i", help="Give the command our standard input.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS")] = FOREVER,
+) -> None:
+    """Run a command on a machine; its status is ours, 125 if the lab failed.
+
+    One word is a line for the guest's shell, several are a program and its
+    arguments.  Output is shown when the command has ended.
+    """
+    import sys
+
+    from lab.vm.channel import AgentChannel
+    from lab.vm.keep import attach
+
+    with _lab_failures():
+        machine = attach(_keep().get(node))
+        data = sys.stdin.buffer.read() if stdin else None
+        assert isinstance(machine.channel, AgentChannel)
+        done = machine.channel.run_raw(_joined(command), timeout=timeout, stdin=data)
+    for stream, text in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+        stream.buffer.write(text)
+        stream.flush()
+    raise typer.Exit(done.status)
+
+
+def ssh(
+    node: Node,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]")] = None,
+) -> None:
+    """Log in to a machine by SSH, or run a command; its status is ours."""
+    import subprocess
+
+    from lab.errors import HostError
+    from lab.vm import ssh as access
+
+    argv = access.ready(_keep().get(node)).argv([_joined(command)] if command else [])
+    try:
+        done = subprocess.run(argv, check=False)
+    except FileNotFoundError:
+        raise HostError("the program `ssh` is not installed",
+                        right="install the package openssh-client") from None
+    raise typer.Exit(done.returncode)
+
+
+def put(
+    node: Node,
+    source: Annotated[Path, typer.Argument(help="A file or a directory here.")],
+    target: Annotated[str, typer.Argument(help="Where to, there.")],
+) -> None:
+    """Copy a file or a directory to a machine, by SSH."""
+    from lab.errors import UserError
+    from lab.vm import ssh as access
+
+    if not source.exists():
+        raise UserError("there is no such file", file=source)
+    access.put(_keep().get(node), source, target)
+
+
+def get(
+    node: Node,
+    source: Annotated[str, typer.Argument(help="A file there.")],
+    target: Annotated[Path, typer.Argument(help="Where to, here.")],
+) -> None:
+    """Copy a file from a machine, by SSH."""
+    from lab.vm import ssh as access
+
+    access.get(_keep().get(node), source, target)
+
+
+def _keep() -> Keep:
+    from lab.store import Store
+    from lab.vm.keep import Keep
+
+    return Keep(Store())
+
+
+def _spec(
+    store: Any,
+    *,
+    kernel: str | None,
+    flavour: str,
+    patches: list[str] | None,
+    config: Path | None,
+    modules: tuple[Path, ...],
+    memory: int | None,
+    accel: str,
+    llvm: bool,
+) -> tuple[MachineSpec, str]:
+    """The machine to start, and what it runs in a few words."""
+    from lab import manifest
+    from lab.testing.stages import Wanted, build
+    from lab.vm import accel as accelerators
+    from lab.vm.spec import MachineSpec
+
+    lab = manifest.read()
+    wanted = Wanted(
+        kernels=(kernel or lab.default_kernel,), flavours=(flavour,), config=config,
+        patches=None if patches is None else tuple(one for one in patches if one != "none"),
+        modules=modules, llvm=llvm)
+    built = build(lab, wanted, store)[0]
+    spec = MachineSpec(
+        name="a", kernel=built.kernel.bzimage, root=built.image.root,
+        payload=built.modules.payload if built.modules else None,
+        memory=memory or built.flavour.memory, cmdline=built.flavour.cmdline,
+        accel=accelerators.choose(accel, store).name, patience=built.flavour.patience)
+    return spec, f"{built.kernel.version} {flavour}"
+
+
+def _check_names(names: list[str]) -> None:
+    import re
+
+    from lab.errors import UserError
+
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+            raise UserError(f"`{name}` cannot be a machine's name",
+                            right="small letters, digits and - between them, at most 32")
+    if len(set(names)) < len(names):
+        raise UserError("a name is given twice")
+
+
+def _joined(command: list[str]) -> str:
+    import shlex
+
+    return command[0] if len(command) == 1 else shlex.join(command)
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process has to itself or shares."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    import resource
+
+    return pages * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def _lab_failures() -> Iterator[None]:
+    """Turn every failure of the lab's own into status 125."""
+    import sys
+
+    from lab.errors import LabError
+    from lab.vm.errors import CommandTimeout
+
+    try:
+        yield
+    except (LabError, CommandTimeout, OSError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        raise typer.Exit(LAB_FAILED) from error
