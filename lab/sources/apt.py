@@ -9,14 +9,15 @@ stands in this project.  Works without root, on a host of any Debian release.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import HostError
 from lab.process import Finished, ProgramFailed, run
-from lab.progress import note, progress
+from lab.progress import Step, note, progress
 from lab.store import Store
 
 KEYRINGS = (
@@ -24,6 +25,9 @@ KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
 )
+HELPER = "/usr/lib/apt/apt-helper"
+GLANCE = 0.5
+"""Seconds between two looks at how far a download is."""
 RETRIES = 3
 QUIET = 120
 """Seconds without a byte after which apt gives a connection up."""
@@ -88,38 +92,30 @@ class Suite:
         return list({package.version: package for package in found}.values())
 
     def download(self, package: Package) -> Path:
-        """Fetch a .deb; goes on where a broken download stopped.
+        """Fetch a .deb; goes on where a broken download stopped, in an earlier run even.
 
         Raises:
             HostError: the mirror does not give it.
         """
         directory = self.root / "debs"
         directory.mkdir(exist_ok=True)
-        target = directory / Path(package.file).name
-        with progress(f"download {package.name} {package.version}", total=package.size) as step:
-            partial = self.root / "cache" / "archives" / "partial"
-
-            def show(_: str) -> None:
-                step.update(sum(file.stat().st_size for file in _files(partial)))
-
-            self._fetch(
-                "apt-get",
-                "download",
-                f"{package.name}={package.version}",
-                cwd=directory,
-                on_line=show,
-            )
-        for made in _files(directory):
-            if (
-                made.suffix == ".deb"
-                and made != target
-                and made.name.startswith(f"{package.name}_")
-            ):
-                # apt writes the epoch's colon as %3a; one name is enough for us.
-                made.replace(target)
+        target = directory / package.file
+        label = f"download {package.name} {package.version}"
+        with progress(label, total=package.size) as step, _growth(target, step):
+            self._fetch(*self._downloader(package, target), cwd=directory)
         if not target.is_file():
             raise HostError(f"apt did not leave {target.name}", file=directory)
         return target
+
+    def _downloader(self, package: Package, target: Path) -> tuple[str, ...]:
+        plain = ("apt-get", "download", f"{package.name}={package.version}")
+        said = self._apt(*plain, "--print-uris").stdout
+        uri = said.split("' ", 1)[0].lstrip("'")
+        if not re.match("(https?|file|copy|ftp):", uri):
+            # A mirror list, which the helper cannot read.
+            return plain
+        # `apt-get download` (apt 2.6) begins anew each time that it is called.
+        return (HELPER, "download-file", uri, str(target), f"SHA256:{package.sha256}")
 
     def _update(self) -> None:
         if self._fresh:
@@ -128,23 +124,15 @@ class Suite:
             self._fetch("apt-get", "update", "-oAPT::Update::Error-Mode=any")
         self._fresh = True
 
-    def _fetch(
-        self, *argv: str, cwd: Path | None = None, on_line: Callable[[str], None] | None = None
-    ) -> None:
+    def _fetch(self, *argv: str, cwd: Path | None = None) -> None:
         try:
-            self._apt(*argv, cwd=cwd, on_line=on_line)
+            self._apt(*argv, cwd=cwd)
         except ProgramFailed as error:
             raise self._explain(error.finished) from None
 
-    def _apt(
-        self,
-        *argv: str,
-        cwd: Path | None = None,
-        on_line: Callable[[str], None] | None = None,
-        check: bool = True,
-    ) -> Finished:
+    def _apt(self, *argv: str, cwd: Path | None = None, check: bool = True) -> Finished:
         env = {"APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C"}
-        return run(argv, cwd=cwd, env=env, on_line=on_line, check=check)
+        return run(argv, cwd=cwd, env=env, check=check)
 
     def _explain(self, finished: Finished) -> HostError:
         said = [line for line in finished.stderr.splitlines() if line.startswith(("E: ", "W: "))]
@@ -251,6 +239,24 @@ def acquire_settings() -> str:
     )
 
 
+@contextmanager
+def _growth(file: Path, step: Step) -> Iterator[None]:
+    """Show how a file grows, for apt-helper itself says nothing meanwhile."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(GLANCE):
+            step.update(file.stat().st_size if file.exists() else 0)
+
+    watcher = threading.Thread(target=watch, name="download", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
 def _package(stanza: str) -> Package:
     fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", stanza, re.MULTILINE))
     return Package(
@@ -260,7 +266,3 @@ def _package(stanza: str) -> Package:
         sha256=fields["SHA256"],
         file=Path(fields["Filename"]).name,
     )
-
-
-def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
