@@ -49,7 +49,9 @@ class Limit:
         self._thread.join()
         signal.signal(signal.SIGALRM, self._before)  # type: ignore[arg-type]
         if self.passed and not isinstance(error, TestOverLimit):
-            raise TestOverLimit(self._text()) from error
+            # Where in the test it happened is told by the wait that it cut short.
+            over = TestOverLimit(self._text())
+            raise over.with_traceback(error.__traceback__ if error else None) from None
 
     def _wait(self) -> None:
         if self._done.wait(self.seconds):

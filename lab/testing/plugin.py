@@ -9,6 +9,8 @@ which xdist carries to the controller.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -37,6 +39,11 @@ TIMES = pytest.StashKey[dict[str, float]]()
 
 #: Seconds that a test may take, for a patience of 1.
 TEST_LIMIT = 60.0
+
+#: Seconds in which no command can have been run on a guest.
+_NOTHING = 0.01
+
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 MARKERS = (
     "splat(pattern): the kernel must report something that matches; it then is no failure",
@@ -104,6 +111,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is None:
         return
     follow_parent()
+    # It logs each end of a connection as an error; our messages say why.
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
     cell = load_cell(Path(path))
     config.pluginmanager.register(Collector(cell, Path(path).parent), "lab-collector")
     if not _is_controller(config):
@@ -168,7 +177,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     trial = item.stash.get(TRIAL, None)
     if trial is None:
         return (yield)
-    return (yield from _phase(item, trial, "test", last=False))
+    return (yield from _phase(item, trial, "test", last=True))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -177,7 +186,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     if trial is None:
         return (yield)
     try:
-        return (yield from _phase(item, trial, "teardown", last=trial.verdict.exit == 0))
+        return (yield from _phase(item, trial, "teardown", last=False))
     finally:
         trial.close()
 
@@ -187,6 +196,7 @@ def _phase(
 ) -> Generator[None, object, object]:
     """Run a phase within its limit; turn what the kernels did into its outcome."""
     trial.enter(name)
+    began = time.monotonic()
     result: object = None
     error: BaseException | None = None
     limit = _limit(item, trial)
@@ -199,15 +209,18 @@ def _phase(
         error = raised
         if limit.passed and not isinstance(raised, TestOverLimit):
             error = TestOverLimit(str(limit))
-    verdict = trial.settle(error, last=last)
+    # A teardown that took no time did nothing to a guest; a fresh clone is well.
+    busy = name == "test" or (name == "teardown" and time.monotonic() - began > _NOTHING)
+    verdict = trial.settle(error, last=last, ask=busy)
     _raise(verdict, error)
     return result
 
 
 def _raise(verdict: Verdict, error: BaseException | None) -> None:
     if verdict.status == "kernel":
-        # Without the traceback of the wait for a guest that will not answer.
-        raise KernelFailed(verdict.message) from error
+        failure = KernelFailed(verdict.message)
+        # Where in the test it happened is told by the wait that it cut short.
+        raise failure.with_traceback(error.__traceback__ if error else None) from None
     if error is not None:
         raise error
     if verdict.status == "failed":
@@ -232,8 +245,10 @@ def _expired(trial: Trial) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
     trial = item.stash.get(TRIAL, None)
+    if trial is not None and call.excinfo is not None:
+        _hide_lab(call.excinfo)
+    report = yield
     if trial is None:
         return report
     item.stash[TIMES][call.when] = call.duration
@@ -244,6 +259,16 @@ def pytest_runtest_makereport(
         result = _result(item, trial, bench.directory)
         setattr(report, "lab_result", result.model_dump(mode="json"))  # noqa: B010
     return report
+
+
+def _hide_lab(failure: pytest.ExceptionInfo[BaseException]) -> None:
+    """Show the author's frames only; those of the lab say nothing about a test."""
+    if os.environ.get("LAB_DEBUG") == "1":
+        return
+    own = failure.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
+    # From the test on: what calls it is pytest, what it calls may be a library.
+    if own:
+        failure.traceback = own
 
 
 def _result(item: pytest.Item, trial: Trial, base: Path) -> TestResult:

@@ -94,9 +94,9 @@ def line(result: CellResult) -> str:
 def _pytest(cell: Cell, path: Path) -> int:
     root = checkout()
     words = [sys.executable, "-m", "pytest", "-p", "lab.testing.plugin", "--lab-cell", str(path)]
-    words += ["--rootdir", str(root), "-c", str(root / "pyproject.toml"), "-p", "no:cacheprovider"]
-    # What a test writes reaches its own log, not the next one's.
-    words += ["--import-mode=importlib"]
+    words += ["--rootdir", str(root_of(cell.tests, root)), "-c", str(root / "pyproject.toml")]
+    # Files of tests may have the same name, and the checkout stays as it is.
+    words += ["-p", "no:cacheprovider", "--import-mode=importlib"]
     if cell.workers:
         # One at a time, so that the order (longest first) holds for all workers.
         words += ["-n", str(cell.workers), "--dist", "load", "--maxschedchunk", "1"]
@@ -114,6 +114,18 @@ def _pytest(cell: Cell, path: Path) -> int:
     except BaseException:
         _end(process)
         raise
+
+
+def root_of(tests: tuple[str, ...], root: Path) -> Path:
+    """pytest's root: the checkout, or what the tests have in common elsewhere.
+
+    A test above its root has no readable name.
+    """
+    paths = [root / test.partition("::")[0] for test in tests]
+    if all(path.is_relative_to(root) for path in paths):
+        return root
+    common = Path(os.path.commonpath([path.resolve() for path in paths]))
+    return common if common.is_dir() else common.parent
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

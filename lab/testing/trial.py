@@ -29,6 +29,9 @@ _BARRIER = 10.0
 #: Seconds to wait for room on the host.
 _LEASE_PATIENCE = 900.0
 
+#: Seconds (for a patience of 1) that an expected splat may come late.
+_SPLAT_PATIENCE = 2.0
+
 #: Taint flags that the kernel sets when something went wrong in it, see
 #: Documentation/admin-guide/tainted-kernels.rst.
 _TAINTS = {4: "M: machine check", 5: "B: bad page", 7: "D: died", 9: "W: warning",
@@ -164,9 +167,20 @@ class Trial:
         self._began = time.monotonic()
         self.mark(phase)
 
-    def settle(self, error: BaseException | None, *, last: bool = True) -> Verdict:
-        """Ask every machine for its health and judge the phase that ends."""
-        health = self._health(error)
+    def settle(
+        self, error: BaseException | None, *, last: bool = True, ask: bool = True
+    ) -> Verdict:
+        """Judge the phase that ends.
+
+        Args:
+            error: what ended it.
+            last: no splat can be waited for any more.
+            ask: ask every machine for its health; otherwise only what its
+                console says and whether it runs is looked at.
+        """
+        health = self._health(ask=ask or error is not None)
+        if last and error is None:
+            self._await_expected()
         sightings = self.watch.sightings
         # What an earlier phase was judged for is not judged again.
         fresh, self._judged = sightings[self._judged :], len(sightings)
@@ -225,25 +239,42 @@ class Trial:
         guest = self._guests[node]
         return not (guest.silent or guest.lost or guest.ended)
 
+    def _await_expected(self) -> None:
+        """A splat may come from a work item or a timer, a moment after its cause."""
+        patience = max((m.spec.patience for m in self.machines), default=1.0)
+        deadline = time.monotonic() + _SPLAT_PATIENCE * patience
+        while time.monotonic() < deadline:
+            if not sort_out(self.watch.sightings, self.expected).missing:
+                return
+            time.sleep(0.05)
+            self.watch.finish(patience=0.5)
+
     # How health is found out
 
-    def _health(self, error: BaseException | None) -> Health:
+    def _health(self, *, ask: bool) -> Health:
         with self._lock:
             guests = list(self._guests.values())
+        known = {guest.machine.name for guest in guests if guest.lost or guest.silent}
         for guest in guests:
-            if not (guest.ended or guest.silent or guest.lost):
+            if not (guest.ended or guest.silent or guest.lost) and (
+                ask or not guest.machine.body.alive()
+            ):
                 self._ask(guest)
-        self.watch.poll()
-        if error is not None or any(g.silent or g.lost for g in guests):
-            # What was cut off by a death is a report all the same.
-            self.watch.finish()
-        pids = [guest.machine.body.pid for guest in guests if guest.silent]
+        # What is still being printed gets a moment; what a death cut off, none.
+        self.watch.finish(patience=1.0)
+        # An earlier phase was judged for what was known then.
+        silent = [g.machine for g in guests if g.silent and g.machine.name not in known]
         return Health(
-            hung=tuple(guest.machine.name for guest in guests if guest.silent),
-            lost={guest.machine.name: guest.lost for guest in guests if guest.lost},
+            hung=tuple(machine.name for machine in silent),
+            lost={
+                guest.machine.name: guest.lost
+                for guest in guests
+                if guest.lost and guest.machine.name not in known
+            },
             tainted=self._tainted(guests),
             host_to_blame=self.host.blame(
-                since=self._began, pids=tuple(pid for pid in pids if pid)
+                since=self._began,
+                pids=tuple(machine.body.pid for machine in silent if machine.body.pid),
             ),
         )
 
@@ -269,6 +300,7 @@ class Trial:
             return
         except (GuestSilent, CommandTimeout):
             guest.silent = True
+            self.mark("does not answer", node=machine.name)
             self._stacks(guest)
             return
         except LabError as error:
@@ -290,7 +322,7 @@ class Trial:
         return result
 
     def _stacks(self, guest: _Guest) -> Stacks:
-        self.mark("does not answer: its stacks are taken", node=guest.machine.name)
+        self.mark("stacks taken", node=guest.machine.name)
         stacks = gather(guest.machine, seen=self._console(guest))
         (guest.machine.directory / "stacks.log").write_text(stacks.text, encoding="utf-8")
         return stacks

@@ -103,9 +103,20 @@ class Watch:
             for console in self._consoles.values():
                 self._read(console)
 
-    def finish(self) -> None:
-        """Read to the end and close reports that are still open."""
+    def finish(self, *, patience: float = 0.0) -> None:
+        """Read to the end and close reports that are still open.
+
+        Args:
+            patience: seconds to wait for the rest of such a report.
+        """
         self.poll()
+        deadline = time.monotonic() + patience
+        while self._is_open() and time.monotonic() < deadline:
+            before = self._offsets()
+            time.sleep(min(0.15, patience))
+            self.poll()
+            if self._offsets() == before:
+                break
         with self._lock:
             for console in self._consoles.values():
                 if console.rest:
@@ -128,6 +139,12 @@ class Watch:
     def flooded(self, node: str) -> bool:
         """Whether a console held more than the watch reads whole."""
         return self._consoles[node].flooded
+
+    def _is_open(self) -> bool:
+        return any(console.parser.open for console in self._consoles.values())
+
+    def _offsets(self) -> list[int]:
+        return [console.offset for console in self._consoles.values()]
 
     def _read(self, console: _Console) -> None:
         try:

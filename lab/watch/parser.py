@@ -82,7 +82,8 @@ class Parser:
         if text == _CUT or (_RULER.match(text) and not self.open):
             self._open = _Report(line=self._number, time=time, last=time, lines=[text])
             return done
-        matched = self._policy.rule(text)
+        # The end of a panic repeats its first line.
+        matched = None if _END.match(text) else self._policy.rule(text)
         if matched is not None:
             done += self._headline(time, text, matched)
         elif self._open is not None:

@@ -182,6 +182,11 @@ def test_panic_after_an_oops_is_an_event_of_its_own() -> None:
     assert [event.kind for event in events(oops + panic)] == ["oops", "panic"]
 
 
+def test_the_end_of_a_panic_is_no_second_one() -> None:
+    text = line("Kernel panic - not syncing: x") + "\n" + line("---[ end Kernel panic - not x ]---")
+    assert one(text).kind == "panic"
+
+
 def test_report_without_an_end_closes_after_silence() -> None:
     text = "[    1.0] BUG: scheduling while atomic: sh/12/0x2\n[    9.0] eth0: link up\n"
     assert "link up" not in one(text).text
