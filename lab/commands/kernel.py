@@ -67,17 +67,20 @@ def update(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Move lab.lock to the newest version of each source; prints what has changed."""
-    import dataclasses
     import json
 
     from lab import manifest
     from lab.kernel.recipe import LOCK
+    from lab.progress import note
+    from lab.sources.update import as_records
     from lab.sources.update import update as move
     from lab.store import Store
 
     changes = move(kernels or (), manifest=manifest.read(), lock=LOCK, store=Store())
     if as_json:
-        print(json.dumps([dataclasses.asdict(change) for change in changes], indent=1))
-    else:
-        for change in changes:
-            print(change)
+        print(json.dumps(as_records(changes), indent=1))
+        return
+    for change in changes:
+        print(change)
+    if not changes:
+        note(f"{LOCK.name}: all is newest already")

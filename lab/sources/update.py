@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import lockfile
-from lab.lockfile import Change
+from lab.lockfile import Change, Locked
 from lab.manifest import Manifest
 from lab.progress import note
 from lab.sources import fetch, lua
-from lab.store import Store
+from lab.store import Json, Store
 
 
 def update(names: Sequence[str], *, manifest: Manifest, lock: Path, store: Store) -> list[Change]:
@@ -41,3 +41,20 @@ def update(names: Sequence[str], *, manifest: Manifest, lock: Path, store: Store
         for name, entry in manifest.lua.items():
             lua.ensure_pinned(name, entry, lock=lock, store=store)
     return before.changes(lockfile.read(lock))
+
+
+def as_records(changes: Sequence[Change]) -> list[dict[str, Json]]:
+    """Changes for scripts: group, name, and the version and sha256 before and after."""
+    return [
+        {
+            "group": change.group,
+            "name": change.name,
+            "before": _record(change.before),
+            "after": _record(change.after),
+        }
+        for change in changes
+    ]
+
+
+def _record(locked: Locked | None) -> dict[str, Json] | None:
+    return None if locked is None else {"version": locked.version, "sha256": locked.sha256}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lab.manifest import Manifest
 from lab.manifest import read as read_manifest
 from lab.sources.fetch import fetch, identify
 from lab.sources.tree import SourceTree
-from lab.sources.update import update
+from lab.sources.update import as_records, update
 from lab.store import Store
 
 MANIFEST = """\
@@ -174,6 +175,9 @@ def test_git_stays_at_the_locked_commit_until_update(tmp_path: Path, repository:
     store, lock = Store(tmp_path / "store"), tmp_path / "lab.lock"
     (moved,) = update([], manifest=manifest(tmp_path, source), lock=lock, store=store)
     assert str(moved).startswith("kernels mine: ")
+    (record,) = as_records([moved])
+    json.dumps(record)
+    assert record["after"] == {"version": git(repository, "rev-parse", "main"), "sha256": None}
     assert get(tmp_path, source).version == "6.12.118"
     assert update([], manifest=manifest(tmp_path, source), lock=lock, store=store) == []
 
