@@ -20,28 +20,28 @@ SOURCE_FILES = ("Makefile", "Kbuild", "Kconfig", "tools/objtool/sync-check.sh")
 MAKEFILES = ("arch/x86", "arch/x86/entry/syscalls", "arch/x86/um")
 """Directories whose Makefile* and Kbuild* are read although their sources are not."""
 
-OBJECT_TREES = ("include", "arch/x86/include/generated", "scripts")
+OBJECT_TREES = ("include/generated", "arch/x86/include/generated", "scripts")
 OBJECT_FILES = (
     ".config",
     "Module.symvers",
     "System.map",
     "modules.order",
     "modules.builtin",
+    "include/config/auto.conf",
+    "include/config/kernel.release",
     "tools/objtool/objtool",
     "tools/bpf/resolve_btfids/resolve_btfids",
-    ".module-common.o",
     "arch/x86/tools/relocs",
 )
 
-# Products of the build that no later make looks at, or links out of the tree.
-JUNK = re.compile(r"\..*\.cmd|\..*\.d|.*\.a|vmlinux-gdb\.py|constants\.py|.*\.pyc|\.gitignore")
-KEPT_OBJECTS = (".module-common.o",)
+# Products of the build that no later make looks at.
+JUNK = re.compile(r"\..*\.cmd|.*\.[aos]|.*\.pyc|\.gitignore|vmlinux-gdb\.py|constants\.py")
 SKIPPED = (
-    "scripts/gdb/linux",
-    "scripts/kconfig/tests",
-    "scripts/dtc/include-prefixes",
-    "scripts/coccinelle",
     "scripts/__pycache__",
+    "scripts/coccinelle",
+    "scripts/dtc/include-prefixes",  # links into other architectures
+    "scripts/gdb/linux",
+    "scripts/kconfig",  # the configuration is final
 )
 
 
@@ -55,24 +55,24 @@ def publish_devel(*, source: Path, output: Path, vmlinux: Path, devel: Path) -> 
         devel: where to; does not exist yet.
     """
     devel.mkdir()
-    for top, trees, files in (
-        (source, SOURCE_TREES, SOURCE_FILES),
-        (output, OBJECT_TREES, OBJECT_FILES),
-    ):
-        for tree in trees:
-            _copy_tree(top, tree, devel)
-        for file in files:
-            if (top / file).is_file():
-                _copy(top / file, devel / file)
+    # Files of the source are replaced, never written in place (see mirror.py),
+    # so a hard link keeps today's content; the object tree's may be rewritten.
+    for name in _listed(source, SOURCE_TREES, SOURCE_FILES):
+        _place(source / name, devel / name, link=True)
     for directory in MAKEFILES:
         for makefile in sorted((source / directory).glob("Makefile*")):
-            _copy(makefile, devel / directory / makefile.name)
+            _place(makefile, devel / directory / makefile.name, link=True)
+    for name in _listed(output, OBJECT_TREES, OBJECT_FILES):
+        _place(output / name, devel / name, link=False)
     os.link(vmlinux, devel / "vmlinux")
 
 
-def _copy_tree(top: Path, tree: str, devel: Path) -> None:
-    for name in _walk(top, tree):
-        _copy(top / name, devel / name)
+def _listed(top: Path, trees: tuple[str, ...], files: tuple[str, ...]) -> Iterator[str]:
+    for tree in trees:
+        yield from _walk(top, tree)
+    for file in files:
+        if (top / file).is_file():
+            yield file
 
 
 def _walk(top: Path, directory: str) -> Iterator[str]:
@@ -83,21 +83,24 @@ def _walk(top: Path, directory: str) -> Iterator[str]:
             name = f"{directory}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(top, name)
-            elif _is_wanted(entry.name):
+            elif not JUNK.fullmatch(entry.name):
                 yield name
 
 
-def _is_wanted(name: str) -> bool:
-    if name.endswith(".o"):
-        return name in KEPT_OBJECTS
-    return not JUNK.fullmatch(name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A copy with its time and mode; a link within the tree becomes what it points to."""
-    if source.is_symlink() and not source.exists():
+def _place(source: Path, target: Path, *, link: bool) -> None:
+    """Put a file in place with its time and mode; what a link points to rather than the link."""
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True)
+    target.unlink(missing_ok=True)
+    if source.is_symlink():
+        if source.exists():
+            shutil.copy2(source, target)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.unlink()
+    if link:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, too many links, somebody else's file
+            pass
+        else:
+            return
     shutil.copy2(source, target)
