@@ -144,10 +144,8 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 				       int cpu, const struct lunatik_caps *caps);
 int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error);
 int lunatik_arm(struct lunatik_runtime *runtime);
-void lunatik_stop(struct lunatik_runtime *runtime);
 void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter);
 void lunatik_break(struct lunatik_runtime *runtime, const char *reason);
-void lunatik_push_body(lua_State *L);
 void lunatik_abandon(struct lunatik_runtime *runtime);
 
 /* hook.c */

@@ -414,6 +414,29 @@ int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
+int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
+			void (*finally)(void *arg), void *arg)
+{
+	unsigned long flags;
+	int ret;
+
+	ret = lunatik_enter(runtime, &flags);
+	if (ret)
+		return ret;
+	runtime->patient = false;
+	ret = lunatik_call(runtime, handler, arg, NULL);
+	finally(arg);
+	lunatik_leave(runtime, flags);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(lunatik_run_finally);
+
+int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
+{
+	return lunatik_resume(runtime, handler, arg, NULL, true);
+}
+EXPORT_SYMBOL_GPL(lunatik_run_alone);
+
 void lunatik_slept(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);

@@ -63,42 +63,51 @@ static void end_work(struct work_struct *work)
 	lunatik_hook_put(hook);
 }
 
-void lunatik_hook_add(lua_State *L, struct lunatik_hook *hook,
-		      const struct lunatik_hook_ops *ops)
+int lunatik_hook_add_to(struct lunatik_runtime *runtime, struct lunatik_hook *hook,
+			const struct lunatik_hook_ops *ops)
 {
-	struct lunatik_runtime *runtime = lunatik_toruntime(L);
-	bool closed;
+	int ret = 0;
 
-	hook->runtime = lunatik_get(runtime);
+	hook->runtime = runtime;
 	hook->ops = ops;
-	__module_get(ops->owner);
 	kref_init(&hook->kref);
 	INIT_LIST_HEAD(&hook->node);
 	INIT_WORK(&hook->work, end_work);
 	atomic_set(&hook->cancelled, 0);
 
-	if (!lunatik_maysleep(L)) {
-		lunatik_hook_put(hook);
-		luaL_error(L, "%s: not while the runtime serves interrupts", ops->name);
-		return;
-	}
-
 	mutex_lock(&runtime->hooks_lock);
-	closed = runtime->hooks_closed;
-	if (!closed)
+	if (runtime->hooks_closed)
+		ret = -ESHUTDOWN;
+	else
 		list_add_tail(&hook->node, &runtime->hooks);
 	mutex_unlock(&runtime->hooks_lock);
+	if (ret)
+		return ret;
+	lunatik_get(runtime);
+	__module_get(ops->owner);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_add_to);
 
-	if (closed) {
-		lunatik_hook_put(hook);
-		lunatik_throw(L, ESHUTDOWN);
-	}
+void lunatik_hook_add(lua_State *L, struct lunatik_hook *hook,
+		      const struct lunatik_hook_ops *ops)
+{
+	int ret = -EPERM;
+
+	if (lunatik_maysleep(L))
+		ret = lunatik_hook_add_to(lunatik_toruntime(L), hook, ops);
+	if (!ret)
+		return;
+	ops->free(hook);
+	if (ret == -EPERM)
+		luaL_error(L, "%s: not while the runtime serves interrupts", ops->name);
+	lunatik_throw(L, ret);
 }
 EXPORT_SYMBOL_GPL(lunatik_hook_add);
 
 /*
- * The runtime may be stopped at this very moment, and its work may have the
- * hook in hand already; then the one reference is that work's.
+ * The hooks of a runtime are stopped only after its last entry has left, and
+ * whoever registers one is inside an entry: nobody stops it at this moment.
  */
 void lunatik_hook_abort(struct lunatik_hook *hook)
 {
@@ -106,6 +115,13 @@ void lunatik_hook_abort(struct lunatik_hook *hook)
 		lunatik_hook_put(hook);
 }
 EXPORT_SYMBOL_GPL(lunatik_hook_abort);
+
+void lunatik_hook_end(struct lunatik_hook *hook)
+{
+	if (take_off(hook))
+		end(hook);
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_end);
 
 void lunatik_hook_cancel(struct lunatik_hook *hook)
 {

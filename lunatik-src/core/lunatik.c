@@ -157,7 +157,7 @@ static int resume_body(lua_State *L, void *arg)
 	struct transfer *transfer = arg;
 	int i, results;
 
-	lunatik_push_body(L);
+	lunatik_pushbody(L);
 	if (lua_type(L, 1) != LUA_TFUNCTION)
 		return luaL_error(L, "the script returned no function to resume");
 	for (i = 0; i < transfer->arguments; i++)

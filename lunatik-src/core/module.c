@@ -11,10 +11,10 @@ static ulong memory = 8 << 20;
 module_param(memory, ulong, 0644);
 MODULE_PARM_DESC(memory, "bytes that a runtime may hold (default 8 MiB)");
 
-static ulong process_instructions = 20000000;
+static ulong process_instructions = 10000000;
 module_param(process_instructions, ulong, 0644);
 MODULE_PARM_DESC(process_instructions,
-		 "instructions of one entry of a process runtime (default 20000000)");
+		 "instructions of one entry of a process runtime (default 10000000)");
 
 static ulong softirq_instructions = 200000;
 module_param(softirq_instructions, ulong, 0644);

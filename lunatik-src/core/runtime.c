@@ -204,6 +204,7 @@ void lunatik_stop(struct lunatik_runtime *runtime)
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 	lunatik_interrupt(runtime);
 }
+EXPORT_SYMBOL_GPL(lunatik_stop);
 
 /* Wait for the end of a runtime that lunatik_stop() was called for. */
 void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter)
@@ -380,11 +381,11 @@ static int run_body(lua_State *L, void *arg)
 	return 0;
 }
 
-/* Push what the script returned. */
-void lunatik_push_body(lua_State *L)
+void lunatik_pushbody(lua_State *L)
 {
 	lua_rawgetp(L, LUA_REGISTRYINDEX, &resume_key);
 }
+EXPORT_SYMBOL_GPL(lunatik_pushbody);
 
 /**
  * lunatik_load() - run the body of the script

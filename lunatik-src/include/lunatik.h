@@ -114,12 +114,24 @@ typedef int (*lunatik_handler)(lua_State *L, void *arg);
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
 
 /*
+ * The same for a task that holds no lock and has nothing else to do, such as
+ * a kernel thread of the binding's own: scripts in it may wait long.
+ */
+int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
+
+/* Push the value that the body of the script returned. */
+void lunatik_pushbody(lua_State *L);
+
+/*
  * The same, with @finally(@arg) called before the runtime's lock is let go,
  * however @handler ended (not if it was never called): to take back what the
  * script was lent for the call. It must not raise errors or touch the stack.
  */
 int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
 			void (*finally)(void *arg), void *arg);
+
+/* End a runtime, soon, as rt:stop() does; any context, any number of times. */
+void lunatik_stop(struct lunatik_runtime *runtime);
 
 /* The runtime of the object at @arg, as lunatik.runtime() made it. */
 struct lunatik_runtime *lunatik_checkruntime(lua_State *L, int arg);
@@ -408,6 +420,13 @@ struct lunatik_hook {
 void lunatik_hook_add(lua_State *L, struct lunatik_hook *hook,
 		      const struct lunatik_hook_ops *ops);
 
+/*
+ * The same for another runtime than that of the caller, as a negative errno:
+ * -ESHUTDOWN, with @hook not freed and nothing to undo. Process context.
+ */
+int lunatik_hook_add_to(struct lunatik_runtime *runtime, struct lunatik_hook *hook,
+			const struct lunatik_hook_ops *ops);
+
 /* Registration failed: take it back and free it; ops->stop is not called. */
 void lunatik_hook_abort(struct lunatik_hook *hook);
 
@@ -419,6 +438,13 @@ void lunatik_hook_abort(struct lunatik_hook *hook);
  * ops->stop runs from a workqueue.
  */
 void lunatik_hook_cancel(struct lunatik_hook *hook);
+
+/*
+ * The same, done on return, or being done by somebody else. Process context;
+ * inside an entry of the hook's runtime only if ops->stop does not wait for
+ * callbacks.
+ */
+void lunatik_hook_end(struct lunatik_hook *hook);
 
 struct lunatik_hook *lunatik_hook_get(struct lunatik_hook *hook);
 void lunatik_hook_put(struct lunatik_hook *hook);

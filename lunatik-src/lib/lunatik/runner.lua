@@ -1,0 +1,114 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Runs scripts by name and keeps them in lunatik._ENV, for whoever stops them.
+--
+local lunatik = require("lunatik")
+local linux   = require("linux")
+
+local runner = {}
+
+local env = lunatik._ENV
+
+local function trim(script) -- "dir/script.lua" names the script "dir/script"
+	return (script:gsub("%.lua$", ""))
+end
+
+local function instance(script, cpu)
+	return ("%s:%d"):format(script, cpu)
+end
+
+local function claim(script)
+	if env.runtimes[script] or env.runtimes[instance(script, 0)] then
+		error(("%s is already running"):format(script), 0)
+	end
+end
+
+local function run_percpu(script, context)
+	local runtimes = {}
+	local ok, message = pcall(function()
+		for cpu = 0, linux.numcpus() - 1 do
+			runtimes[cpu] = lunatik.runtime(script, context, {cpu = cpu})
+		end
+	end)
+	if not ok then
+		for _, runtime in pairs(runtimes) do runtime:stop() end
+		error(message, 0)
+	end
+	for cpu, runtime in pairs(runtimes) do
+		env.runtimes[instance(script, cpu)] = runtime
+	end
+end
+
+--- Loads a script in a runtime of its own, or one for each CPU.
+function runner.run(script, context, percpu)
+	script = trim(script)
+	claim(script)
+	if percpu then
+		return run_percpu(script, context)
+	end
+	local runtime = lunatik.runtime(script, context)
+	env.runtimes[script] = runtime
+	return runtime
+end
+
+--- Loads a script, and runs the function that it returns in a kernel thread.
+function runner.spawn(script)
+	script = trim(script)
+	local thread  = require("thread")
+	local runtime = runner.run(script, "process")
+	local ok, result = pcall(thread.run, runtime, script:match("[^/]*$"))
+	if not ok then
+		runner.stop(script)
+		error(result, 0)
+	end
+	env.threads[script] = result
+	return result
+end
+
+local function stop(table, name)
+	local object = table[name]
+	if object then
+		table[name] = nil
+		object:stop()
+	end
+	return object ~= nil
+end
+
+--- Stops a script, all runtimes and the thread of it.
+function runner.stop(script)
+	script = trim(script)
+	local found = stop(env.threads, script)
+	found = stop(env.runtimes, script) or found
+	for cpu = 0, linux.numcpus() - 1 do
+		found = stop(env.runtimes, instance(script, cpu)) or found
+	end
+	return found
+end
+
+--- The names of what runs, as one string.
+function runner.list()
+	local names = {}
+	require("rcu").map(env.runtimes, function(name)
+		names[#names + 1] = name
+	end)
+	table.sort(names)
+	return table.concat(names, ", ")
+end
+
+--- Stops everything.
+function runner.shutdown()
+	local map = require("rcu").map
+	for _, kind in ipairs {"threads", "runtimes"} do
+		local names = {}
+		map(env[kind], function(name) names[#names + 1] = name end)
+		for _, name in ipairs(names) do
+			stop(env[kind], name)
+		end
+	end
+end
+
+--- Lunatik 4.4 makes its tables here; ours are always there.
+function runner.startup()
+end
+
+return runner
