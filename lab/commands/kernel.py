@@ -37,6 +37,8 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Build a kernel and put it into the store; prints where it lies."""
+    import json
+
     from lab import manifest
     from lab.kernel.build import build_kernel
     from lab.kernel.recipe import make_recipe
@@ -55,7 +57,8 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     )
     built = build_kernel(recipe, store=store)
     if as_json:
-        print(built.build_json.read_text(), end="")
+        said = json.loads(built.build_json.read_text())
+        print(json.dumps({"key": built.key, "path": str(built.path), **said}, indent=1))
     else:
         print(built.path)
 

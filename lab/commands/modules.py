@@ -42,6 +42,8 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Build every module tree, and the payload disk; prints where it lies."""
+    import json
+
     from lab import manifest
     from lab.kernel.build import build_kernel
     from lab.kernel.recipe import LOCK, make_recipe
@@ -63,6 +65,7 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     )
     built = build_modules(build_kernel(recipe, store=store), trees, store)
     if as_json:
-        print((built.path / "modules.json").read_text(), end="")
+        said = json.loads((built.path / "modules.json").read_text())
+        print(json.dumps({"key": built.key, "payload": str(built.payload), **said}, indent=1))
     else:
         print(built.path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from lab.kernel.artifact import Kernel, load_kernel
 from lab.kernel.compiler_errors import first_error
 from lab.kernel.config import config_digest, configure, gather, tell_additions
 from lab.kernel.devel import publish_devel
-from lab.kernel.make import ARCH, environment, make_argv, variables
+from lab.kernel.make import ARCH, MAKE_LOCK, environment, make_argv, variables
 from lab.kernel.recipe import KernelRecipe
 from lab.kernel.toolchain import Toolchain, find_toolchain
 from lab.process import Finished, ProgramFailed, run
@@ -273,12 +274,12 @@ def unclean(output: Path) -> Iterator[None]:
     """
     mark = output.parent / "unclean"
     if mark.exists():
-        heal(output)
+        with (output.parent / MAKE_LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the last child of that make has gone
+            heal(output)
     mark.touch()
     try:
         yield
-    except ProgramFailed:
-        raise
     except KernelError:
         mark.unlink()  # make ended by itself, in order
         raise

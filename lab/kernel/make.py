@@ -24,6 +24,9 @@ STAMPS = {
 
 CACHE_SIZE = "10G"
 
+MAKE_LOCK = "make.lock"
+"""Beside an object tree; held by every make in it."""
+
 
 def make_argv(
     *, source: Path, output: Path, toolchain: Toolchain, targets: tuple[str, ...], jobs: int = 0
@@ -35,7 +38,7 @@ def make_argv(
     """
     words = {"O": str(output), **variables(source=source, output=output, toolchain=toolchain)}
     return [
-        *guard(output.parent / "make.lock"),
+        *guard(output.parent / MAKE_LOCK),
         *("make", "-C", str(source), f"-j{jobs or processors()}", "--output-sync=target"),
         *(f"{name}={value}" for name, value in words.items()),
         *targets,

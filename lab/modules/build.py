@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.errors import InfraError, KernelError
 from lab.kernel.artifact import Kernel
 from lab.kernel.build import compile_failure
-from lab.kernel.make import environment, guard, processors
+from lab.kernel.make import MAKE_LOCK, environment, guard, processors
 from lab.modules.artifact import ModuleSet, load_modules
 from lab.modules.payload import install_extras, make_payload, place_module
 from lab.modules.tree import PRODUCTS, UPSTREAM, ModuleTree, describe
@@ -131,7 +131,7 @@ def _make(
     symvers = [str(built.path / "Module.symvers") for built in before]
     if symvers:
         words["KBUILD_EXTRA_SYMBOLS"] = " ".join(symvers)
-    argv = [*guard(log.parent / "make.lock"), "make", "-C", str(kernel.devel)]
+    argv = [*guard(log.parent / MAKE_LOCK), "make", "-C", str(kernel.devel)]
     argv += [f"-j{processors()}", "--output-sync=target"]
     argv += [f"{name}={value}" for name, value in words.items()]
     try:
