@@ -77,10 +77,11 @@ class _Row:
     @property
     def captures(self) -> list[tuple[str, str]]:
         """(title, link) of each capture."""
+        places = {(self.base / node.directory).parent for node in self.test.nodes}
         return [
-            (f"{node.name}: {file.name}", self._link(file))
-            for node in self.test.nodes
-            for file in sorted((self.base / node.directory).glob("*.pcap"))
+            (file.name, self._link(file))
+            for place in sorted(places)
+            for file in sorted(place.rglob("*.pcap"))
         ]
 
     def _link(self, file: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lab.results.record import Mark, TestResult
 from lab.store import Store
 from lab.testing.cell import Cell, load_cell
 from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
+from lab.testing.frames import authors_frames
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases
 from lab.testing.limit import Limit
@@ -42,8 +42,6 @@ TEST_LIMIT = 60.0
 
 #: Seconds in which no command can have been run on a guest.
 _NOTHING = 0.01
-
-_PACKAGE = Path(__file__).resolve().parent.parent
 
 MARKERS = (
     "splat(pattern): the kernel must report something that matches; it then is no failure",
@@ -114,7 +112,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # It logs each end of a connection as an error; our messages say why.
     logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
     cell = load_cell(Path(path))
-    config.pluginmanager.register(Collector(cell, Path(path).parent), "lab-collector")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(cell, Path(path).parent), "lab-collector")
     if not _is_controller(config):
         config.stash[BENCH] = Bench(cell=cell, directory=Path(path).resolve().parent)
 
@@ -212,17 +211,19 @@ def _phase(
     # A teardown that took no time did nothing to a guest; a fresh clone is well.
     busy = name == "test" or (name == "teardown" and time.monotonic() - began > _NOTHING)
     verdict = trial.settle(error, last=last, ask=busy)
-    _raise(verdict, error)
+    _raise(trial, verdict, error)
     return result
 
 
-def _raise(verdict: Verdict, error: BaseException | None) -> None:
+def _raise(trial: Trial, verdict: Verdict, error: BaseException | None) -> None:
+    trace = authors_frames(error.__traceback__) if error is not None else None
     if verdict.status == "kernel":
-        failure = KernelFailed(verdict.message)
         # Where in the test it happened is told by the wait that it cut short.
-        raise failure.with_traceback(error.__traceback__ if error else None) from None
+        text = "\n".join([verdict.message, *trial.last_report])
+        failure = KernelFailed(text, pytrace=error is not None)
+        raise failure.with_traceback(trace) from None
     if error is not None:
-        raise error
+        raise error.with_traceback(trace)
     if verdict.status == "failed":
         pytest.fail(verdict.message, pytrace=False)
     if verdict.status == "infra":
@@ -246,8 +247,6 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     trial = item.stash.get(TRIAL, None)
-    if trial is not None and call.excinfo is not None:
-        _hide_lab(call.excinfo)
     report = yield
     if trial is None:
         return report
@@ -259,16 +258,6 @@ def pytest_runtest_makereport(
         result = _result(item, trial, bench.directory)
         setattr(report, "lab_result", result.model_dump(mode="json"))  # noqa: B010
     return report
-
-
-def _hide_lab(failure: pytest.ExceptionInfo[BaseException]) -> None:
-    """Show the author's frames only; those of the lab say nothing about a test."""
-    if os.environ.get("LAB_DEBUG") == "1":
-        return
-    own = failure.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
-    # From the test on: what calls it is pytest, what it calls may be a library.
-    if own:
-        failure.traceback = own
 
 
 def _result(item: pytest.Item, trial: Trial, base: Path) -> TestResult:
@@ -315,9 +304,8 @@ class Collector:
         self._details: dict[str, list[str]] = {}
         self._known: set[str] = set()
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        if not hasattr(session.config, "workerinput"):
-            self._path.write_text("", encoding="utf-8")
+    def pytest_sessionstart(self) -> None:
+        self._path.write_text("", encoding="utf-8")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed or report.skipped:
@@ -342,7 +330,6 @@ class Collector:
         return "\n\n".join(text for text in self._details.pop(test, []) if text)
 
     def _write(self, result: dict[str, object]) -> None:
-        # With xdist, workers have this plugin too; only the controller writes.
         test = str(result["id"])
         if test in self._known:
             return

@@ -21,7 +21,7 @@ from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
 from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
-from lab.watch.follow import Sighting, Watch
+from lab.watch.follow import MARK, Sighting, Watch
 
 #: Seconds (for a patience of 1) that a healthy guest needs at most to answer
 #: the question whether it still lives, and its answer to reach the console.
@@ -31,6 +31,9 @@ _LEASE_PATIENCE = 900.0
 
 #: Seconds (for a patience of 1) that an expected splat may come late.
 _SPLAT_PATIENCE = 2.0
+
+#: Lines of a kernel's report that a failure shows.
+_SHOWN = 60
 
 #: Taint flags that the kernel sets when something went wrong in it, see
 #: Documentation/admin-guide/tainted-kernels.rst.
@@ -89,6 +92,8 @@ class Trial:
         self.host = host
         self.expected = tuple(expected)
         self.verdict = PASSED
+        #: Lines of the report that the last verdict is about.
+        self.last_report: tuple[str, ...] = ()
         self.marks: list[Mark] = []
         self.topology: dict[str, object] | None = None
         self._holder = uuid.uuid4().hex
@@ -187,6 +192,7 @@ class Trial:
         seen = sort_out(sightings, self.expected)
         new = {id(sighting) for sighting in fresh}
         unexpected = tuple(s for s in seen.unexpected if id(s) in new)
+        self.last_report = unexpected[0].event.lines[:_SHOWN] if unexpected else ()
         verdict = judge(
             error,
             replace(seen, unexpected=unexpected),
@@ -288,7 +294,7 @@ class Trial:
         if not machine.body.alive() and machine.body.expected:
             guest.ended = True
             return
-        token = f"lab: mark {uuid.uuid4().hex[:12]}"
+        token = f"{MARK}{uuid.uuid4().hex[:12]}"
         try:
             said = machine.execute(
                 f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=_BARRIER

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from _pytest.outcomes import Failed
 
 from lab.errors import HostError, InfraError, KernelError, LabError
 from lab.results.record import EXIT, RANK, Status
@@ -18,7 +19,7 @@ from lab.vm.errors import ConsoleFlooded, GuestPanicked, MachineDied
 from lab.watch.follow import Sighting
 
 
-class KernelFailed(Exception):
+class KernelFailed(Failed):
     """The kernel under test splatted, hung or died during a test."""
 
 
