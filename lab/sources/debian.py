@@ -57,9 +57,12 @@ def unpack(
                 who="lab.lock",
                 right=f"`lab kernel update {name}` locks the one that {suite} has now",
             )
-            _unpack_deb(deb, into, package=package, version=locked.version, store=store)
-        finally:
-            deb.unlink(missing_ok=True)
+        except UserError:
+            deb.unlink()
+            raise
+        _unpack_deb(deb, into, package=package, version=locked.version, store=store)
+        # Not earlier: whoever interrupts the unpacking need not fetch it again.
+        deb.unlink()
 
 
 def _find(suite: Suite, *, name: str, package: str, locked: Locked) -> Package:

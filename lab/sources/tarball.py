@@ -53,6 +53,8 @@ def unpack(into: Path, *, tarball: Path | str, sha256: str, who: str, store: Sto
         try:
             verify_sha256(file, wanted=sha256, who=who, right="see that the URL is the right one")
             unpack_tree(file, into, label=f"unpack {file.name}")
-        finally:
-            # Whether good (and unpacked) or bad, nobody needs it again.
-            file.unlink(missing_ok=True)
+        except UserError:
+            file.unlink()
+            raise
+        # Not earlier: whoever interrupts the unpacking need not fetch it again.
+        file.unlink()
