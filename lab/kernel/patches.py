@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def tree_name(source: SourceTree) -> str:
     """The name of a source's hot directories; no two sources share one."""
     if not source.user:
         return source.name
-    return f"{source.path.name}@{digest(str(source.path).encode())[:8]}"
+    # kbuild refuses paths with blanks and colons, sed scripts in it those with "@".
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "-", source.path.name)
+    return f"{plain}-{digest(str(source.path).encode())[:8]}"
 
 
 def _base(source: SourceTree, name: str) -> Path | None:

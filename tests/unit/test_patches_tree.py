@@ -255,3 +255,14 @@ def test_a_tree_that_changes_meanwhile_is_refused(store: Store, mine: Path) -> N
     (mine / "net/core/sock.c").write_text("int later;\n")
     with pytest.raises(UserError, match="changed while the tree was read"):
         build(source, [], store)
+
+
+def test_a_name_that_kbuild_would_refuse(store: Store, tmp_path: Path) -> None:
+    tree = build(fetch_path(write_tree(tmp_path / "my linux: 6@12"), store), [], store)
+    assert not set(" :@") & set(str(tree.path.relative_to(store.root)))
+    assert (tree.path / "Makefile").read_text() == FILES["Makefile"]
+
+
+def test_two_trees_of_one_name_do_not_share(store: Store, tmp_path: Path) -> None:
+    trees = [write_tree(tmp_path / place / "linux") for place in "ab"]
+    assert len({build(fetch_path(tree, store), [], store).path for tree in trees}) == 2
