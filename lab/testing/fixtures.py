@@ -104,9 +104,7 @@ def machines(start: Callable[..., Machine]) -> Callable[..., list[Machine]]:
 
 
 @pytest.fixture
-def machine(
-    request: pytest.FixtureRequest, start: Callable[..., Machine], trial: Trial
-) -> Machine:
+def machine(request: pytest.FixtureRequest, start: Callable[..., Machine], trial: Trial) -> Machine:
     """A pristine machine; @pytest.mark.machine(memory=256, ...) says what it is like."""
     from lab.testing.plugin import BENCH
 

@@ -46,9 +46,7 @@ class Leases:
         cores: processors to give away; the host's where None.
     """
 
-    def __init__(
-        self, path: Path, *, memory: int | None = None, cores: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, memory: int | None = None, cores: int | None = None) -> None:
         self._path = path
         self._lock = FileLock(path.with_suffix(".lock"))
         self.memory = memory if memory is not None else int(memory_total() * _SHARE)

@@ -41,9 +41,7 @@ class Way:
     shared: bool = True
 
 
-def plan(
-    built: Sequence[Built], way: Way, *, run: str, times: Mapping[str, float]
-) -> list[Cell]:
+def plan(built: Sequence[Built], way: Way, *, run: str, times: Mapping[str, float]) -> list[Cell]:
     """The cells of a run, in the order in which they are run."""
     return [cell for stage in built for cell in _cells(stage, way, run=run, times=times)]
 

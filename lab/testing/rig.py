@@ -108,9 +108,7 @@ class Rig:
             module = importlib.import_module("lab.provider.vagrant")
             provider: Provider = module.VagrantProvider(store=self.store)
             return provider
-        raise UserError(
-            f"there is no provider `{self.cell.provider}`", right="qemu or vagrant"
-        )
+        raise UserError(f"there is no provider `{self.cell.provider}`", right="qemu or vagrant")
 
 
 def shaped(spec: MachineSpec, shape: dict[str, object]) -> MachineSpec:

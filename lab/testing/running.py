@@ -176,9 +176,6 @@ def _kernel_facts(rig: Rig) -> KernelFacts:
         flavour=rig.kernel.flavour,
         key=rig.kernel.key,
         patches=tuple(
-            Patch(name=patch["name"], sha256=patch["sha256"])
-            for patch in said.get("patches", ())
+            Patch(name=patch["name"], sha256=patch["sha256"]) for patch in said.get("patches", ())
         ),
     )
-
-

@@ -217,9 +217,7 @@ class Trial:
     def splats(self) -> tuple[Splat, ...]:
         """Everything that the kernels said, for the results."""
         expected = {id(s) for s in sort_out(self.watch.sightings, self.expected).expected}
-        return tuple(
-            _record(s, expected=id(s) in expected) for s in self.watch.sightings
-        )
+        return tuple(_record(s, expected=id(s) in expected) for s in self.watch.sightings)
 
     def nodes(self, base: Path) -> tuple[Node, ...]:
         """The machines, for the results; directories relative to `base`."""

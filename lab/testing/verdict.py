@@ -57,9 +57,7 @@ class Verdict:
     def worse(self, other: Verdict) -> Verdict:
         """The worse of the two; the first where they are equal."""
         worst = max(self, other, key=lambda verdict: RANK[verdict.status])
-        return Verdict(
-            status=worst.status, exit=max(self.exit, other.exit), message=worst.message
-        )
+        return Verdict(status=worst.status, exit=max(self.exit, other.exit), message=worst.message)
 
 
 PASSED = Verdict(status="passed", exit=0)
@@ -132,9 +130,7 @@ def judge(
     return _by_error(lost[0] if error is None and lost else error, seen, health, last=last)
 
 
-def _by_error(
-    error: BaseException | None, seen: Sorted, health: Health, *, last: bool
-) -> Verdict:
+def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last: bool) -> Verdict:
     match error:
         case None if last and seen.missing:
             return _failed(f"expected from the kernel, never seen: {seen.missing[0]}")

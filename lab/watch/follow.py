@@ -202,9 +202,7 @@ class Watch:
         return None
 
 
-def objection(
-    log: str, *, kernel: str, flavour: str, policy: Policy | None = None
-) -> str | None:
+def objection(log: str, *, kernel: str, flavour: str, policy: Policy | None = None) -> str | None:
     """Why a machine with this log must not be frozen, or None."""
     rules = policy or load_policy()
     for event in parse(log.splitlines(), policy=rules):

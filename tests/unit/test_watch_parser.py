@@ -81,7 +81,7 @@ def line(text: str) -> str:
         ("hung-task", "INFO: task sh:12 blocked for more than 120 seconds."),
         ("netdev-leak", "unregister_netdevice: waiting for lo to become free. Usage count = 2"),
         ("kmemleak", "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"),
-        ("irq", "irq 16: nobody cared (try booting with the \"irqpoll\" option)"),
+        ("irq", 'irq 16: nobody cared (try booting with the "irqpoll" option)'),
         ("double-fault", "double fault: 0000 [#1] SMP"),
         ("gpf", "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]"),
         ("gpf", "Oops: general protection fault, probably for non-canonical address 0x1: 0000"),
@@ -126,7 +126,7 @@ def test_notes_fail_nobody(text: str) -> None:
         "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
         "rcu: Hierarchical RCU implementation.",
         "tsc: WARNING: something in the middle",
-        "audit: type=1400 apparmor=\"DENIED\"",
+        'audit: type=1400 apparmor="DENIED"',
         "sysrq: Show Blocked State",
     ],
 )

@@ -45,8 +45,7 @@ def test_wrong_rules_are_refused(tmp_path: Path, text: str, why: str) -> None:
 def test_noise_holds_for_its_kernels_and_flavours_only(tmp_path: Path) -> None:
     file = write(
         tmp_path,
-        "splats: []\n"
-        "noise: [{match: odd, reason: r, kernels: ['6.1'], flavours: [debug]}]\n",
+        "splats: []\nnoise: [{match: odd, reason: r, kernels: ['6.1'], flavours: [debug]}]\n",
     )
     noise = load_policy(file).noise[0]
     assert noise.covers("odd", kernel="6.1.192", flavour="debug")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Cells: files that run alone, planned from kernels, flavours and shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.errors import UserError
+from lab.image.build import Image
+from lab.kernel.artifact import Kernel
+from lab.manifest import FlavourSpec
+from lab.testing.cell import Cell, load_cell
+from lab.testing.planning import Built, Way, earlier_times, plan
+from lab.testing.running import root_of
+from lab.testing.words import Words, sort_words
+
+WORDS = Words(options=("-x",), tests=("tests/e2e",))
+
+
+def built(name: str, flavour: str) -> Built:
+    nowhere = Path("/nowhere")
+    return Built(
+        kernel=Kernel(name=name, version=f"{name}.1", flavour=flavour, key="k", path=nowhere),
+        modules=None,
+        image=Image(name="debian", key="i", root=nowhere, packages=nowhere),
+        flavour=FlavourSpec(fragments=("boot",), memory=1024, patience=4),
+    )
+
+
+def names(*stages: Built, way: Way) -> list[str]:
+    return [cell.name for cell in plan(stages, way, run="r", times={})]
+
+
+def test_one_cell_for_each_kernel_and_flavour() -> None:
+    way = Way(words=WORDS, shared=False)
+    stages = [built(k, f) for k in ("6.1", "6.12") for f in ("default", "debug")]
+    assert names(*stages, way=way) == [
+        "6.1-default-1", "6.1-debug-1", "6.12-default-1", "6.12-debug-1",
+    ]  # fmt: skip
+
+
+def test_shards_and_the_shared_machine_of_debug() -> None:
+    way = Way(words=WORDS, shards=2, workers=2)
+    cells = plan([built("6.12", "debug")], way, run="r", times={"t": 1.5})
+    assert [cell.name for cell in cells] == ["6.12-debug-1", "6.12-debug-2", "6.12-debug-shared"]
+    assert [(cell.shard, cell.shards) for cell in cells] == [(1, 2), (2, 2), (1, 1)]
+    # History is in one machine, so in one process.
+    assert [(cell.shared, cell.workers) for cell in cells] == [(False, 2), (False, 2), (True, 0)]
+    assert cells[0].patience == 4
+    assert cells[0].memory == 1024
+    assert cells[0].times == {"t": 1.5}
+
+
+def test_a_users_tree_makes_a_name_that_is_a_directory() -> None:
+    found = names(built("my tree/../x", "default"), way=Way(words=WORDS))
+    assert found == ["my-tree-..-x-default-1"]
+
+
+def test_a_cell_survives_its_file(tmp_path: Path) -> None:
+    cell = Cell(run="r", name="6.12-default-1", kernel="k", image="i", flavour="default")
+    cell.save(tmp_path / "deep" / "cell.json")
+    assert load_cell(tmp_path / "deep" / "cell.json") == cell
+
+
+def test_nothing_in_a_cell_points_at_the_planner() -> None:
+    cell = plan([built("6.12", "default")], Way(words=WORDS), run="r", times={})[0]
+    assert str(Path.cwd()) not in cell.model_dump_json()
+    assert "/nowhere" not in cell.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "not a cell"),
+        ("{}", "run"),
+        ('{"run":"r","name":"../x","kernel":"k","image":"i","flavour":"d"}', "name"),
+        ('{"run":"r","name":"x","kernel":"k","image":"i","flavour":"d","typo":1}', "typo"),
+        ('{"run":"r","name":"x","kernel":"k","image":"i","flavour":"d","workers":-1}', "workers"),
+    ],
+)
+def test_what_is_no_cell(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "cell.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=why) as caught:
+        load_cell(file)
+    assert caught.value.file == file
+
+
+def test_a_cell_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        load_cell(tmp_path / "none.json")
+
+
+def test_words_are_told_apart(tmp_path: Path) -> None:
+    test = tmp_path / "root" / "tests" / "test_a.py"
+    test.parent.mkdir(parents=True)
+    test.touch()
+    words = sort_words(
+        ["-x", "-k", "tests", "tests/test_a.py::test_b[1]", "--tb", "short", "--lf"],
+        here=tmp_path / "root",
+        root=tmp_path / "root",
+    )
+    assert words.options == ("-x", "-k", "tests", "--tb", "short", "--lf")
+    assert words.tests == ("tests/test_a.py::test_b[1]",)
+
+
+def test_paths_are_relative_to_where_they_were_typed(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "tests").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "mine.py").touch()
+    inside = sort_words(["tests"], here=elsewhere, root=root)
+    outside = sort_words(["mine.py", "../root/tests"], here=elsewhere, root=root)
+    assert inside.tests == ("tests",)
+    assert outside.tests == (str(elsewhere / "mine.py"), "tests")
+
+
+def test_a_path_that_is_nowhere_is_a_typo(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no test `tests/typo\.py`"):
+        sort_words(["tests/typo.py"], here=tmp_path, root=tmp_path)
+
+
+def test_root_of_tests_elsewhere(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    one, two = tmp_path / "mine" / "a" / "test_a.py", tmp_path / "mine" / "b" / "test_b.py"
+    for file in (root / "x.py", one, two):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert root_of(("x.py::test",), root) == root
+    assert root_of((f"{one}::test",), root) == one.parent
+    assert root_of((str(one), str(two)), root) == tmp_path / "mine"
+
+
+def test_earlier_times(tmp_path: Path) -> None:
+    assert earlier_times(tmp_path) == {}
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "run.json").write_text(json.dumps({"old": "format"}))
+    assert earlier_times(tmp_path) == {}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Leases: no number of workers overcommits the host, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.errors import HostError
+from lab.testing.lease import Leases
+
+
+def leases(tmp_path: Path) -> Leases:
+    return Leases(tmp_path / "leases.json", memory=1000, cores=2)
+
+
+def take(ledger: Leases, holder: str, memory: int = 100, cores: int = 1) -> str:
+    return ledger.take(holder=holder, memory=memory, cores=cores, timeout=0)
+
+
+def test_memory_is_never_overcommitted(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "a", memory=600)
+    with pytest.raises(HostError, match="600 of 1000 MiB are leased"):
+        take(ledger, "b", memory=500)
+    with pytest.raises(HostError):
+        take(ledger, "a", memory=500)
+
+
+def test_more_than_the_host_has_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="wants 2000 MiB"):
+        leases(tmp_path).take(holder="a", memory=2000, cores=1, timeout=60)
+
+
+def test_cores_are_for_other_tests_only(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    for _ in range(5):
+        take(ledger, "a")
+    with pytest.raises(HostError):
+        take(ledger, "b")
+
+
+def test_a_big_one_gets_its_turn_when_it_is_alone(tmp_path: Path) -> None:
+    take(leases(tmp_path), "a", cores=16)
+
+
+def test_given_back_is_free_again_and_waiting_ends(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    first = take(ledger, "a", memory=1000)
+    timer = threading.Timer(0.2, ledger.give_back, [first])
+    timer.start()
+    began = time.monotonic()
+    leases(tmp_path).take(holder="b", memory=1000, cores=1, timeout=10)
+    assert time.monotonic() - began >= 0.15
+    timer.join()
+
+
+def test_the_dead_hold_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lab.testing.lease import Leases;"
+        "Leases(Path(sys.argv[1]), memory=1000, cores=2)"
+        ".take(holder='x', memory=900, cores=2, timeout=0)"
+    )
+    file = tmp_path / "leases.json"
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    assert len(json.loads(file.read_text())) == 1
+    take(leases(tmp_path), "a", memory=900)
+
+
+def test_a_torn_ledger_is_begun_anew(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "a")
+    (tmp_path / "leases.json").write_text('[{"id": ')
+    take(ledger, "b", memory=1000)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A test's time limit ends it, whatever it waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from lab.testing import limit as limits
+from lab.testing.limit import Limit
+from lab.testing.verdict import TestOverLimit
+
+
+def test_nothing_happens_within_the_limit() -> None:
+    called: list[int] = []
+    with Limit(10, lambda: called.append(1)) as limit:
+        pass
+    assert not limit.passed
+    assert called == []
+
+
+def test_a_wait_that_ends_with_the_machine() -> None:
+    gone = threading.Event()
+
+    def wait() -> None:
+        assert gone.wait(10)
+        raise ConnectionError("the machine is gone")
+
+    with pytest.raises(TestOverLimit, match=r"limit of 0\.1 s"), Limit(0.1, gone.set):
+        wait()
+
+
+def test_a_loop_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_GRACE", 0.1)
+    began = time.monotonic()
+    with pytest.raises(TestOverLimit), Limit(0.1, lambda: None):
+        while True:
+            pass
+    assert time.monotonic() - began < 5
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(KeyError), Limit(10, lambda: None):
+        raise KeyError("mine")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""report.html: opens from disk, failures first, nothing from a network, nothing unescaped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lab.results import drawing
+from lab.results.record import (
+    CellResult,
+    HostFacts,
+    KernelFacts,
+    Mark,
+    Node,
+    RunResult,
+    Splat,
+    TestResult,
+)
+from lab.results.report import write_report
+
+SPLAT = Splat(node="alice", phase="test", when=0.7, time=3.0, kind="kasan", severity="splat",
+              title="BUG: KASAN: <b>", fingerprint="abcdef012345", text="KASAN <script>")  # fmt: skip
+
+
+def report(tmp_path: Path) -> str:
+    tests = (
+        TestResult(id="tests/e2e/a/test_a.py::test_good", status="passed", exit=0, duration=1),
+        TestResult(
+            id="tests/e2e/b/test_b.py::test_bad", status="kernel", exit=1, duration=2,
+            message="alice: <boom>", splats=(SPLAT,),
+            marks=(Mark(when=0, what="setup"), Mark(when=0.1, node="alice", what="ready")),
+            nodes=(Node(name="alice", directory="nodes/bad/alice"),),
+            topology={"nodes": ["alice", "bob"],
+                      "links": [{"name": "wire", "nodes": ["alice", "bob"]}]},
+        ),
+    )  # fmt: skip
+    cell = CellResult(
+        name="c", kernel=KernelFacts(name="6.12", version="6.12.1", flavour="default", key="k"),
+        modules_key=None, modules={}, image_key="i", provider="qemu", accel="tcg", workers=0,
+        host=HostFacts(system="", python="", qemu="", cpus=1, memory=1),
+        started=0, seconds=3, exit=1, tests=tests,
+    )  # fmt: skip
+    node = tmp_path / "cells" / "c" / "nodes" / "bad" / "alice"
+    node.mkdir(parents=True)
+    (node / "console.log").write_text("the <console> says")
+    (node.parent / "alice-wire-1.pcap").touch()
+    run = RunResult(run="r", command=("lab", "test"), started=0, seconds=3, exit=1, cells=(cell,))
+    write_report(run, tmp_path / "report.html")
+    return (tmp_path / "report.html").read_text()
+
+
+def test_needs_no_network(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert not re.search(r"(src|href)=[\"'](https?:)?//", text)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_failures_come_first(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert text.index("test_bad") < text.index("test_good")
+
+
+def test_what_guests_say_is_escaped(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert "KASAN <script>" not in text
+    assert "KASAN &lt;script&gt;" in text
+    assert "the &lt;console&gt; says" in text
+    assert "alice: &lt;boom&gt;" in text
+
+
+def test_links_lead_to_files_beside_it(tmp_path: Path) -> None:
+    links = re.findall(r'href="([^"]+)"', report(tmp_path))
+    assert "cells/c/nodes/bad/alice/console.log" in links
+    assert "cells/c/nodes/bad/alice-wire-1.pcap" in links
+    assert all((tmp_path / link).exists() for link in links)
+
+
+def test_can_be_filtered_by_status_and_subsystem(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert 'data-value="kernel"' in text
+    assert 'data-value="b"' in text
+    assert 'data-status="kernel" data-subsystem="b"' in text
+
+
+def test_draws_topology_and_time_line(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert text.count('class="node"') == 4  # a box and a name for each of two
+    assert 'class="splat"><title>0.700 s BUG: KASAN: &lt;b&gt;' in text
+
+
+def test_drawings_of_nothing_are_empty() -> None:
+    assert drawing.topology({}) == ""
+    assert drawing.time_line(TestResult(id="t", status="passed", exit=0, duration=0)) == ""
+
+
+def test_a_lan_is_a_dot_with_many_lines() -> None:
+    nodes = [f"n{i}" for i in range(5)]
+    svg = drawing.topology({"nodes": nodes, "links": [{"name": "lan", "nodes": nodes}]})
+    assert svg.count("<line") == 5
+    assert svg.count('class="lan"') == 1
