@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import InfraError, LabError
+from lab.testing.host import process_state
 from lab.vm.machine import Machine
 
 #: Seconds that each way to ask has to bring something to the console.
 _WAIT = 3.0
+#: Seconds for an answer of QEMU's monitor, which takes milliseconds.
+_MONITOR = 10.0
 #: Seconds of silence on the console after which a way has said all it has.
 _QUIET = 0.4
 
@@ -40,24 +44,46 @@ def gather(machine: Machine, *, seen: Path) -> Stacks:
         machine: a machine whose QEMU runs.
         seen: its console log.
     """
-    body = machine.body
+    if machine.body.pid and process_state(machine.body.pid) in "Tt":
+        return Stacks(text="QEMU itself is stopped\n", kernel_answered=False)
     before = _size(seen)
     parts = []
     try:
         for key in "lwt":
             keys = [{"type": "qcode", "data": code} for code in ("alt", "sysrq", key)]
-            body.monitor("send-key", **{"keys": keys, "hold-time": 50})
+            _ask(machine, "send-key", **{"keys": keys, "hold-time": 50})
             _wait_quiet(seen, patience=machine.spec.patience)
         answered = "sysrq: " in _since(seen, before)
         if not answered:
-            body.monitor("inject-nmi")
+            _ask(machine, "inject-nmi")
             _wait_quiet(seen, patience=machine.spec.patience)
-        registers = body.monitor("human-monitor-command", **{"command-line": "info registers -a"})
+        registers = _ask(machine, "human-monitor-command", **{"command-line": "info registers -a"})
         parts = [_since(seen, before), "--- registers, as QEMU sees them\n", str(registers)]
     except LabError as error:
         answered = False
         parts = [_since(seen, before), f"--- QEMU's monitor failed: {error}\n"]
     return Stacks(text="".join(parts), kernel_answered=answered)
+
+
+def _ask(machine: Machine, command: str, **arguments: object) -> object:
+    """One monitor command, given up when QEMU does not answer either."""
+    answer: list[object] = []
+    failure: list[LabError] = []
+
+    def ask() -> None:
+        try:
+            answer.append(machine.body.monitor(command, **arguments))
+        except LabError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=ask, name="ask-monitor", daemon=True)
+    thread.start()
+    thread.join(_MONITOR)
+    if failure:
+        raise failure[0]
+    if not answer:
+        raise InfraError(f"{machine.name}: QEMU's monitor did not answer within {_MONITOR:g} s")
+    return answer[0]
 
 
 def _wait_quiet(log: Path, *, patience: float) -> None:

@@ -19,8 +19,17 @@ from lab.results.record import (
 )
 from lab.results.report import write_report
 
-SPLAT = Splat(node="alice", phase="test", when=0.7, time=3.0, kind="kasan", severity="splat",
-              title="BUG: KASAN: <b>", fingerprint="abcdef012345", text="KASAN <script>")  # fmt: skip
+SPLAT = Splat(
+    node="alice",
+    phase="test",
+    when=0.7,
+    time=3.0,
+    kind="kasan",
+    severity="splat",
+    title="BUG: KASAN: <b>",
+    fingerprint="abcdef012345",
+    text="KASAN <script>",
+)
 
 
 def report(tmp_path: Path) -> str:

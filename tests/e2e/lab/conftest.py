@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An inner run: tests that fail and crash on purpose, and what the lab made of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.results.merge import load_cell_result
+from lab.results.record import CellResult, TestResult
+from lab.testing.cell import load_cell
+
+
+@dataclass(frozen=True)
+class Inner:
+    """How an inner run ended."""
+
+    status: int
+    output: str
+    cell: CellResult
+    directory: Path
+
+    def __getitem__(self, name: str) -> TestResult:
+        """The result of a test by its function's name, parameters included."""
+        found = [test for test in self.cell.tests if test.id.partition("::")[2] == name]
+        assert len(found) == 1, f"{name} among {[test.id for test in self.cell.tests]}"
+        return found[0]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """Function name -> status."""
+        return {test.id.partition("::")[2]: test.status for test in self.cell.tests}
+
+
+@pytest.fixture
+def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Inner]:
+    """inner('''def test_x(machine): ...''', workers=2): run tests in a cell like ours."""
+    ours = load_cell(Path(request.config.getoption("--lab-cell")))
+
+    def run(
+        source: str, *, environment: Mapping[str, str] | None = None, **changes: object
+    ) -> Inner:
+        number = len(list(tmp_path.glob("run-*")))
+        home = tmp_path / f"run-{number}" / "cells" / "inner"
+        test = tmp_path / f"run-{number}" / "test_inner.py"
+        home.mkdir(parents=True)
+        test.write_text("import os, pytest, signal, time\n" + textwrap.dedent(source))
+        fresh = {"tests": (str(test),), "options": (), "name": "inner", "workers": 0,
+                 "shared": False, "shard": 1, "shards": 1, "times": {}}  # fmt: skip
+        cell = ours.model_copy(update=fresh | changes)
+        cell.save(home / "cell.json")
+        ended = subprocess.run(
+            [sys.executable, "-c", "from lab.cli import main; main()", "cell", "run",
+             str(home / "cell.json")],
+            env={**os.environ, **(environment or {})}, capture_output=True, text=True,
+            timeout=900, check=False,
+        )  # fmt: skip
+        output = ended.stdout + ended.stderr
+        results = home / "results.json"
+        assert results.exists(), output
+        return Inner(ended.returncode, output, load_cell_result(results), home)
+
+    return run

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lab proves itself: every way to fail gets its status, and neighbours pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.limit(400), pytest.mark.slow]
+
+Runner = Callable[..., Any]
+
+MIXED = """
+def test_good(machine):
+    machine.succeed("true")
+
+def test_assertion(machine):
+    assert machine.succeed("echo hi") == "ho"
+
+def test_command(machine):
+    machine.succeed("echo said; exit 3")
+
+def test_skipped():
+    pytest.skip("not here")
+
+def test_panic(machine):
+    machine.succeed("echo c > /proc/sysrq-trigger")
+
+def test_splat_in_passing(machine):
+    machine.succeed("echo '<4>BUG: scheduling while atomic: me/1/0x2' > /dev/kmsg")
+
+@pytest.fixture
+def untidy(machine):
+    yield machine
+    machine.succeed("echo '<4>BUG: scheduling while atomic: late/1/0x2' > /dev/kmsg")
+
+def test_splat_in_teardown(untidy):
+    untidy.succeed("true")
+
+@pytest.mark.splat("scheduling while atomic: me")
+def test_expected_splat(machine):
+    machine.succeed("echo '<4>BUG: scheduling while atomic: me/1/0x2' > /dev/kmsg")
+
+@pytest.mark.splat("scheduling while atomic: me")
+def test_expected_splat_that_never_came(machine):
+    machine.succeed("true")
+
+def test_crash_that_was_asked_for(machine):
+    machine.crash()
+
+def test_qemu_killed(machine):
+    os.kill(machine.body.pid, signal.SIGKILL)
+    machine.succeed("true")
+
+def test_qemu_killed_unseen(machine):
+    os.kill(machine.body.pid, signal.SIGKILL)
+
+def test_powers_itself_off(machine):
+    machine.succeed("poweroff", "sleep 20")
+
+@pytest.mark.limit(3)
+def test_over_its_limit(machine):
+    machine.succeed("sleep 25")
+
+@pytest.mark.limit(3)
+def test_endless_loop():
+    while True:
+        pass
+
+def test_user_space_says_bug(machine):
+    machine.succeed("echo 'BUG: KASAN: not the kernel' > /dev/console")
+
+def test_good_after_all(machine):
+    machine.succeed("true")
+"""
+
+EXPECTED = {
+    "test_good": "passed",
+    "test_assertion": "failed",
+    "test_command": "failed",
+    "test_skipped": "skipped",
+    "test_panic": "kernel",
+    "test_splat_in_passing": "kernel",
+    "test_splat_in_teardown": "kernel",
+    "test_expected_splat": "passed",
+    "test_expected_splat_that_never_came": "failed",
+    "test_crash_that_was_asked_for": "passed",
+    "test_qemu_killed": "infra",
+    "test_qemu_killed_unseen": "infra",
+    "test_powers_itself_off": "failed",
+    "test_over_its_limit": "failed",
+    "test_endless_loop": "failed",
+    "test_user_space_says_bug": "passed",
+    "test_good_after_all": "passed",
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_way_to_fail_has_its_status(inner: Runner, workers: int) -> None:
+    run = inner(MIXED, workers=workers)
+    assert run.statuses == EXPECTED
+    assert run.status == 4  # the killed QEMUs; the highest wins
+    panic = run["test_panic"]
+    assert "sysrq triggered crash" in panic.message
+    late = run["test_splat_in_teardown"].splats[0]
+    assert (late.kind, late.node, late.phase) == ("atomic-schedule", "machine", "teardown")
+    assert run["test_command"].message.endswith("ended with status 3, expected success")
+
+
+def test_blames_the_node_that_did_it(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_two(machines):
+            alice, bob = machines("alice", "bob")
+            bob.succeed("echo '<4>WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2' > /dev/kmsg")
+            alice.succeed("true")
+        """
+    )
+    assert run.status == 1
+    splat = run["test_two"].splats[0]
+    assert (splat.node, splat.phase, splat.kind) == ("bob", "test", "warn")
+    assert run["test_two"].message.startswith("bob: WARNING")
+
+
+def test_a_failure_leaves_a_bundle(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_panics(machine):
+            machine.succeed("echo c > /proc/sysrq-trigger")
+        """
+    )
+    bundle = run.directory / "bundles" / "test_inner.test_panics"
+    assert {file.name for file in bundle.iterdir()} >= {
+        "README", "cell.json", "config", "build.json", "test.json", "stacks.txt", "nodes",
+    }  # fmt: skip
+    assert {file.name for file in (bundle / "nodes" / "machine").iterdir()} >= {
+        "argv", "console.log", "kernel.log",
+    }  # fmt: skip
+    assert "drivers/tty/sysrq.c:" in (bundle / "stacks.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        ("def test_a(machine): machine.succeed('true')", 0),
+        ("def test_a(machine): machine.succeed('false')", 1),
+        ("def helper(): pass", 2),
+        ("def test_a(): pytest.skip('x')", 2),
+        ("def test_a(:", 1),
+    ],
+    ids=["passed", "failed", "none collected", "all skipped", "does not compile"],
+)
+def test_exit_status(inner: Runner, source: str, status: int) -> None:
+    assert inner(source).status == status
+
+
+def test_a_stopped_qemu_is_not_the_kernels_fault(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_stops(machine):
+            os.kill(machine.body.pid, signal.SIGSTOP)
+            machine.succeed("true", timeout=3)
+        """
+    )
+    assert run["test_stops"].status == "infra"
+    assert "is stopped" in run["test_stops"].message
+
+
+def test_a_hung_kernel_is_blamed_and_its_stacks_are_kept(inner: Runner) -> None:
+    # A real-time task that never sleeps starves the agent, on the only CPU:
+    # to the lab that is a guest which does not answer while QEMU runs.
+    run = inner(
+        """
+        def test_hangs(machine):
+            machine.succeed("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
+            machine.succeed("chrt -f 99 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
+            machine.succeed("true", timeout=3)
+        """
+    )
+    test = run["test_hangs"]
+    assert test.status == "kernel"
+    assert "hangs" in test.message
+    stacks = (run.directory / test.nodes[0].directory / "stacks.log").read_text()
+    assert "sysrq: " in stacks
+    assert "RIP=" in stacks
