@@ -120,6 +120,8 @@ class _Builder:
         self.output = output
         self.log = output.parent / "build.log"
         self.durations: dict[str, float] = {}
+        # Now, not when all is built: files may change meanwhile.
+        self.fragments = {str(file): seal.digest_file(file) for file in recipe.fragments}
 
     def compile(self, config: Path) -> None:
         """Bring the object tree up to date with source and configuration."""
@@ -208,7 +210,7 @@ class _Builder:
                 for patch in recipe.series.patches
             ],
             "fragments": [
-                {"file": str(file), "sha256": seal.digest_file(file)} for file in recipe.fragments
+                {"file": file, "sha256": sha256} for file, sha256 in self.fragments.items()
             ],
             "own_config": None if recipe.own_config is None else str(recipe.own_config),
             "toolchain": {**self.toolchain.versions},
