@@ -127,12 +127,13 @@ class _Builder:
         """Bring the object tree up to date with source and configuration."""
         began = time.monotonic()
         self.log.unlink(missing_ok=True)
-        fresh = _place_config(config, self.output / ".config")
-        total = self._expected() if fresh else None
+        whole = not (self.output / "vmlinux").exists()
+        _place_config(config, self.output / ".config")
+        total = self._expected() if whole else None
         label = f"build {self.recipe.source.name} {self.recipe.flavour}"
         with progress(label, total=total) as step, unclean(self.output):
             objects = self._make("bzImage", "modules", counter=_Counter(step))
-        if fresh:
+        if whole:
             (self.output.parent / "objects").write_text(f"{objects}\n")
         self.durations["compile"] = time.monotonic() - began
 
@@ -304,10 +305,9 @@ def heal(output: Path) -> int:
     return len(suspects)
 
 
-def _place_config(config: Path, target: Path) -> bool:
-    """Copy only what differs: make goes by times.  True if it did."""
+def _place_config(config: Path, target: Path) -> None:
+    """Copy only what differs: make goes by times."""
     with suppress(OSError):
         if target.read_bytes() == config.read_bytes():
-            return False
+            return
     shutil.copyfile(config, target)
-    return True

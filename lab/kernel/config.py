@@ -8,6 +8,7 @@ symbol that was asked for is compared with what it became.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lab.errors import HostError, KernelError, UserError
@@ -113,6 +114,8 @@ def configure(
         UserError: a request was not met.
         HostError: the host cannot build the kernel's configuration program.
     """
+    # Kconfig asks the compiler 200 small questions, and ccache answers none faster.
+    toolchain = replace(toolchain, ccache=False)
     inputs: dict[str, Json] = {
         "source": source_key,
         "base": "tinyconfig" if own is None else digest_file(own),
