@@ -58,8 +58,13 @@ def _show(findings: list[Finding], *, as_json: bool, brief: bool) -> None:
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
         return
-    if brief:  # within a longer run, only what is not as it should be
-        findings = [finding for finding in findings if finding.status != "ok"]
+    if brief:  # within a longer run, only what bears on it
+        findings = [
+            finding
+            for finding in findings
+            if finding.status == "missing"
+            or (finding.status, finding.feature) == ("warning", "host")
+        ]
     width = max((len(finding.name) for finding in findings), default=0)
     feature = ""
     for finding in findings:
