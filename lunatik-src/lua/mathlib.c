@@ -81,7 +81,7 @@ static int extreme(lua_State *L, int sign)
 	int chosen = 1;
 	int i;
 
-	luaL_argcheck(L, count >= 1, 1, "number expected");
+	luaL_argcheck(L, count >= 1, 1, "value expected");
 	for (i = 1; i <= count; i++) {
 		lua_Integer n = luaL_checkinteger(L, i);
 		lua_Integer best = lua_tointeger(L, chosen);
