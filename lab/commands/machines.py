@@ -75,9 +75,10 @@ def up(  # noqa: PLR0917 - typer calls it by name
     names = nodes or ["a"]
     _check_names(names)
     store = Store()
+    keep = Keep(store)
+    keep.refuse_running(names)
     spec, label = _spec(store, kernel=kernel, flavour=flavour, patches=patches, config=config,
                         modules=tuple(module or ()), memory=memory, accel=accel, llvm=llvm)
-    keep = Keep(store)
     for name in names:
         with progress(f"boot {name}"):
             kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)
@@ -248,8 +249,11 @@ def _check_names(names: list[str]) -> None:
 
 
 def _joined(command: list[str]) -> str:
+    """The guest's shell line; a leading `--` is only the end of our own options."""
     import shlex
 
+    if command[:1] == ["--"]:
+        command = command[1:]
     return command[0] if len(command) == 1 else shlex.join(command)
 
 

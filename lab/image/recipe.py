@@ -48,12 +48,22 @@ def read(file: Path) -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         detail = error.errors()[0]
-        path = [step for step in detail["loc"] if step != "[key]"]
-        name = ".".join(str(step) for step in path)
-        at = raw.key_at.get(str(path[0])) if path else None
-        line = at.line if at is not None else 1
-        raise UserError(f"`{name}`: {detail['msg'].lower()}", file=file, line=line) from None
+        path = [str(step) for step in detail["loc"] if step != "[key]"]
+        raise UserError(f"`{'.'.join(path)}`: {detail['msg'].lower()}", file=file,
+                        line=_line(raw, path)) from None
     for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_file)):
         if not wanted(recipe.resolve(field)):
             raise recipe.where(field).error(f"there is no `{recipe.resolve(field)}`")
     return recipe
+
+
+def _line(raw: marked.MarkedDict, path: list[str]) -> int:
+    """The line of the innermost key on a path that stands in the file."""
+    line = raw.where.line
+    value: object = raw
+    for step in path:
+        if not isinstance(value, marked.MarkedDict) or step not in value:
+            break
+        line = value.key_at[step].line
+        value = value[step]
+    return line

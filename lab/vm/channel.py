@@ -146,9 +146,9 @@ class AgentChannel:
 
     async def _end(self, pid: int) -> RawCompleted | None:
         """Kill a command's process group; what it had said, if it ends."""
-        await self._ask("guest-exec", {"path": "/bin/sh",
-                                       "arg": ["-c", f"kill -KILL -- -{pid}"]})
-        return await self._await_end(pid, 2.0)
+        # dash's own kill, which takes no `--`.
+        await self._ask("guest-exec", {"path": "/bin/sh", "arg": ["-c", f"kill -9 -{pid}"]})
+        return await self._await_end(pid, self.silence / 4)
 
     async def _read(self, path: str, timeout: float) -> bytes:
         handle = await self._open(path, "r", timeout)

@@ -17,6 +17,7 @@ import resource
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,8 @@ class Keep:
         spec = dataclasses.replace(spec, ssh_port=0)
         directory = self.root / spec.name
         with FileLock(self.root / f"{spec.name}.lock"):
-            old = self._load(directory)
-            if old is not None and old.alive():
-                raise UserError(f"{spec.name} is up already", right=f"lab down {spec.name}")
-            self._forget(spec.name, old)
+            self.refuse_running([spec.name])
+            self._forget(spec.name, self._load(directory))
             sockets = self._sockets(spec.name)
             machine = boot.boot(spec, directory, sockets=sockets)
             try:
@@ -119,6 +118,17 @@ class Keep:
             _detach(machine)
             runtime.runtime().reaper.keep_directory(sockets)
         return kept
+
+    def refuse_running(self, names: Iterable[str]) -> None:
+        """See that machines can be started under these names.
+
+        Raises:
+            UserError: one is up already.
+        """
+        for name in names:
+            old = self._load(self.root / name)
+            if old is not None and old.alive():
+                raise UserError(f"{name} is up already", right=f"lab down {name}")
 
     def all(self) -> list[Kept]:
         """Every machine that was put up and not taken down, by name."""

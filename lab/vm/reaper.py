@@ -114,7 +114,7 @@ class Reaper:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, cwd="/",
+            start_new_session=True, cwd="/", bufsize=0,
         )
 
     @property
@@ -142,7 +142,8 @@ class Reaper:
         """Have it settle what is left, and end."""
         with self._lock:
             if self._process.stdin is not None and not self._process.stdin.closed:
-                self._process.stdin.close()
+                with contextlib.suppress(BrokenPipeError):
+                    self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=PERSISTENCE + 1)
 
@@ -154,7 +155,6 @@ class Reaper:
             # A reaper that somebody killed must not take the lab with it.
             with contextlib.suppress(BrokenPipeError):
                 pipe.write(json.dumps(message).encode() + b"\n")
-                pipe.flush()
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a snapshot's key depends on, who gets one, and what a refusal leads to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.errors import InfraError
+from lab.provider import qemu as provider
+from lab.provider.qemu import QemuProvider
+from lab.store import Store, key
+from lab.vm import argv, snapshot
+from lab.vm.spec import Dgram, MachineSpec, Nic
+
+
+@pytest.fixture(autouse=True)
+def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(argv, "program", lambda: "/usr/bin/qemu-system-x86_64")
+    monkeypatch.setattr(snapshot, "qemu_version", lambda _: "QEMU emulator version 7.2.22")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> MachineSpec:
+    for name in ("bzImage", "root.erofs", "payload.erofs"):
+        (tmp_path / name).write_bytes(name.encode())
+    return MachineSpec(name="a", kernel=tmp_path / "bzImage", root=tmp_path / "root.erofs",
+                       payload=tmp_path / "payload.erofs")
+
+
+def name(spec: MachineSpec) -> str:
+    return key(snapshot.inputs(spec))
+
+
+def test_what_a_clone_gets_anew_does_not_count(spec: MachineSpec) -> None:
+    wired = Nic(mac="52:54:00:00:00:01", wire=Dgram(local=Path("/a"), remote=Path("/b")),
+                capture=Path("/c.pcap"))
+    assert name(replace(spec, name="b", nics=(wired,), patience=4)) == name(spec)
+
+
+@pytest.mark.parametrize("change", [
+    {"memory": 1024}, {"cpus": 2}, {"cpu": "Westmere"}, {"accel": "kvm"},
+    {"cmdline": ("slub_debug=FZ",)}, {"prepare": ("modprobe lunatik",)}, {"payload": None},
+    {"nics": tuple(Nic() for _ in range(5))}, {"ssh_port": 2222},
+])
+def test_what_a_guest_is_counts(spec: MachineSpec, change: dict[str, object]) -> None:
+    assert name(replace(spec, **change)) != name(spec)  # type: ignore[arg-type]
+
+
+def test_any_free_port_is_one_shape(spec: MachineSpec) -> None:
+    assert name(replace(spec, ssh_port=2222)) == name(replace(spec, ssh_port=2223))
+
+
+def test_another_kernel_in_the_same_place_counts(spec: MachineSpec) -> None:
+    before = name(spec)
+    os.utime(spec.kernel, ns=(1, 1))
+    assert name(spec) != before
+
+
+def test_another_qemu_counts(spec: MachineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = name(spec)
+    monkeypatch.setattr(snapshot, "qemu_version", lambda _: "QEMU emulator version 10.0.2")
+    assert name(spec) != before
+
+
+@pytest.mark.parametrize("change", [{"icount": True}, {"gdb": Path("/g")}])
+def test_some_machines_are_never_cloned(spec: MachineSpec, change: dict[str, object]) -> None:
+    assert snapshot.clonable(spec) is None
+    assert snapshot.clonable(replace(spec, **change)) is not None  # type: ignore[arg-type]
+
+
+def test_a_refusal_is_said_once_and_not_tried_again(
+        spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    tries: list[str] = []
+
+    def refuse(spec: MachineSpec, *_: object) -> None:
+        tries.append(spec.name)
+        raise snapshot.Unfit("its kernel is tainted (512)")
+
+    monkeypatch.setattr(snapshot, "make", refuse)
+    monkeypatch.setattr(provider, "note", said.append)
+    monkeypatch.setattr(provider, "boot", lambda spec, _: f"cold {spec.name}")
+    machines = QemuProvider(store=Store(tmp_path / "store"))
+    started = [machines.start(replace(spec, name=one), tmp_path) for one in ("a", "b")]
+    assert started == ["cold a", "cold b"]
+    assert tries == ["a"]
+    assert said == ["no snapshot, so machines boot cold: its kernel is tainted (512)"]
+
+
+def test_a_clone_that_fails_is_booted_cold(
+        spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def broken(*_: object) -> None:
+        raise InfraError("QEMU refused it")
+
+    monkeypatch.setattr(snapshot, "make", lambda *_: "frozen")
+    monkeypatch.setattr(snapshot, "clone", broken)
+    monkeypatch.setattr(provider, "note", said.append)
+    monkeypatch.setattr(provider, "boot", lambda *_: "cold")
+    assert QemuProvider(store=Store(tmp_path / "store")).start(spec, tmp_path) == "cold"
+    assert said == ["a boots cold, its clone failed: QEMU refused it"]
