@@ -25,6 +25,9 @@ from lab.store import Json, Store, key
 
 LOCK = ROOT / "lab.lock"
 
+SERIES_FRAGMENT = "lab.config"
+"""The configuration that a patch series wants, in its quilt directory."""
+
 # What Kconfig and the rules around it read; a change elsewhere needs no new configuration.
 CONFIGURING = re.compile(
     "|".join(
@@ -110,6 +113,7 @@ def make_recipe(
         ]
         if config is None and spec.config is not None:
             config = spec.resolve("config")
+    files += series_fragments(series)
     if config is not None and not config.is_file():
         raise UserError("there is no such .config", file=config)
 
@@ -137,6 +141,16 @@ def make_recipe(
         llvm=llvm,
         least=_least(source, tree, store=store),
     )
+
+
+def series_fragments(series: PatchSeries) -> list[Path]:
+    """What quilt directories ask for: a ``lab.config`` beside their ``series``."""
+    directories = dict.fromkeys(patch.file.parent for patch in series.patches)
+    return [
+        directory / SERIES_FRAGMENT
+        for directory in directories
+        if (directory / "series").is_file() and (directory / SERIES_FRAGMENT).is_file()
+    ]
 
 
 def configuring_key(source: SourceId, series: PatchSeries) -> str:

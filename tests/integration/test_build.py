@@ -149,6 +149,23 @@ def test_patches_are_part_of_the_kernel(bench: Bench, tmp_path: Path) -> None:
     assert bench.build(patches=[]).key == plain.key
 
 
+def test_a_series_switches_on_what_it_adds(bench: Bench, tmp_path: Path) -> None:
+    quilt = tmp_path / "quilt"
+    quilt.mkdir()
+    (quilt / "series").write_text("feature.patch\n")
+    (quilt / "lab.config").write_text("CONFIG_FEATURE=y\n")
+    (quilt / "feature.patch").write_text(
+        "A feature.\n\n--- a/Kconfig\n+++ b/Kconfig\n@@ -1,3 +1,6 @@\n"
+        " # SPDX-License-Identifier: GPL-2.0-only\n+config FEATURE\n"
+        '+\tbool "Feature"\n+\n config NET\n \tbool "Net"\n'
+    )
+    kernel = bench.build(patches=[str(quilt)])
+    assert "CONFIG_FEATURE=y" in kernel.config.read_text()
+    (quilt / "lab.config").write_text("CONFIG_FEATUR=y\n")
+    with pytest.raises(UserError, match="did you mean CONFIG_FEATURE"):
+        bench.build(patches=[str(quilt)])
+
+
 def test_a_compiler_that_is_too_old_is_told(bench: Bench) -> None:
     bench.edit("scripts/min-tool-version.sh", "echo 5.1.0", "echo 99.1")
     with pytest.raises(HostError, match=r"wants gcc 99\.1 or newer"):
