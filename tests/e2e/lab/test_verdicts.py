@@ -175,8 +175,8 @@ def test_a_hung_kernel_is_blamed_and_its_stacks_are_kept(inner: Runner) -> None:
         """
         def test_hangs(machine):
             machine.succeed("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
-            machine.succeed("chrt -f 99 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
-            machine.succeed("true", timeout=3)
+            spin = "while :; do :; done"
+            machine.execute(f"setsid chrt -f 99 sh -c '{spin}' & sleep 20", timeout=3)
         """
     )
     test = run["test_hangs"]
