@@ -10,8 +10,8 @@ one question and does nothing else.
 
 from __future__ import annotations
 
-import sys
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
