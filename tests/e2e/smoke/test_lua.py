@@ -7,8 +7,7 @@ from lab.vm.machine import Machine
 
 DEVICE = """
 local device = require("device")
-local linux = require("linux")
-local driver = {name = "echo3", mode = linux.stat.IRUGO | linux.stat.IWUGO}
+local driver = {name = "echo3"}
 local kept = ""
 function driver:read() return kept end
 function driver:write(data) kept = data:rep(3) end
