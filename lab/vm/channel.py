@@ -199,6 +199,8 @@ class AgentChannel:
     async def _ask(self, command: str, arguments: dict[str, object], *,
                    timeout: float | None = None) -> Any:
         """One request and its answer, unless the machine is lost meanwhile."""
+        if self.doom.done():
+            raise self.doom.result()
         work = asyncio.ensure_future(self._exchange(command, arguments))
         limit = self.silence if timeout is None else max(timeout, 0.1)
         try:

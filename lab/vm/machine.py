@@ -17,6 +17,9 @@ from lab.vm.spec import MachineSpec
 #: Seconds that a command may take unless its caller says otherwise.
 COMMAND_TIMEOUT = 30.0
 
+#: Seconds that each attempt of `wait_until_succeeds` has at least.
+ATTEMPT = 5.0
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -138,7 +141,7 @@ class Machine:
         deadline = time.monotonic() + timeout * self.spec.patience
         pause = 0.02
         while True:
-            left = max(deadline - time.monotonic(), 0.1)
+            left = max(deadline - time.monotonic(), ATTEMPT * self.spec.patience)
             done = self.channel.run(command, timeout=left, stdin=None)
             if done.status == 0:
                 return done.stdout

@@ -196,6 +196,8 @@ class Qemu:
                 self._check_console()
         # The event that says why may still be on its way.
         await asyncio.sleep(0.02)
+        if self.expected:
+            self._lose(self._stopped())
         self._lose(MachineDied(self._obituary(), reason=self._shutdown_reason or "qemu"))
 
     async def _watch_events(self) -> None:
@@ -221,6 +223,9 @@ class Qemu:
         if not self.doom.done():
             self.doom.set_result(reason)
 
+    def _stopped(self) -> MachineDied:
+        return MachineDied(f"{self.node}: the machine was stopped", reason="stopped")
+
     def _obituary(self) -> str:
         assert self._process is not None
         if self._shutdown_reason == "guest-shutdown":
@@ -243,7 +248,7 @@ class Qemu:
 
     def _panic_line(self) -> str:
         found = re.findall(r"Kernel panic - not syncing: .*", self.console())
-        return found[-1].strip() if found else "the kernel panicked"
+        return found[0].strip() if found else "the kernel panicked"
 
     @property
     def _log(self) -> Path:
@@ -252,7 +257,7 @@ class Qemu:
     async def _release(self) -> None:
         for task in self._tasks:
             task.cancel()
-        self._lose(MachineDied(f"{self.node}: the machine was stopped", reason="stopped"))
+        self._lose(self._stopped())
         for closer in self.closers:
             await closer()
         with contextlib.suppress(QMPError, EOFError, OSError):

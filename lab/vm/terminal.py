@@ -13,6 +13,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from lab.errors import InfraError, UserError
@@ -33,7 +34,12 @@ def shell(kept: Kept) -> None:
     """
     if not sys.stdin.isatty():
         raise UserError("lab shell needs a terminal", right=f"lab exec {kept.name} -- COMMAND")
-    with _connected(kept) as line, _raw(), _sized(attach(kept)):
+    converse(attach(kept), kept.places.terminal)
+
+
+def converse(machine: Machine, terminal: Path) -> None:
+    """`shell`, for a machine of this process's own and its terminal's socket."""
+    with _connected(machine.name, terminal) as line, _raw(), _sized(machine):
         # The first key starts the shell, and makes one that runs show its prompt.
         line.sendall(b"\n")
         _relay(line)
@@ -64,12 +70,12 @@ def _write(data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _connected(kept: Kept) -> Iterator[socket.socket]:
+def _connected(name: str, terminal: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as line:
         try:
-            line.connect(str(kept.places.terminal))
+            line.connect(str(terminal))
         except OSError as error:
-            raise InfraError(f"{kept.name}: its terminal cannot be reached: "
+            raise InfraError(f"{name}: its terminal cannot be reached: "
                              f"{error.strerror}") from error
         yield line
 
