@@ -69,6 +69,7 @@ PACKAGES = (
     Package("libssl-dev", "kernel", "certs/ of newer kernels is built with it"),
     Package("dwarves", "kernel", "pahole turns DWARF into BTF", ("pahole",), least="1.24"),
     Package("xz-utils", "kernel", "unpacks sources", ("xz",)),
+    Package("lz4", "kernel", "compresses bzImage (CONFIG_KERNEL_LZ4)", ("lz4",)),
     Package("kmod", "kernel", "depmod indexes modules", ("depmod", "modinfo")),
     Package("cpio", "kernel", "the kernel packs its headers with it", ("cpio",)),
     Package("rsync", "kernel", "the kernel installs its headers with it", ("rsync",)),
