@@ -82,6 +82,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     from lab.testing.planning import Way, earlier_times, plan
     from lab.testing.rig import checkout
     from lab.testing.words import Words, sort_words
+    from lab.vm import argv
 
     began = time.time()
     root = checkout()
@@ -98,6 +99,8 @@ def test(  # noqa: PLR0917 - typer calls it by name
         shards=shards,
         shared=shared,
     )
+    if provider == "qemu":
+        argv.program()  # before minutes are spent on a build
     wanted = stages.Wanted(
         kernels=kernels,
         flavours=flavours,

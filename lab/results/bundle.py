@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lab.progress import note
 from lab.results.record import TestResult
-from lab.testing.cell import load_cell
-from lab.testing.rig import Rig, checkout
+from lab.testing.cell import Cell, load_cell
+from lab.testing.rig import Rig, checkout, root_of
 from lab.testing.trial import directory_name
 from lab.watch.symbols import Symbols, decode
 
@@ -51,7 +51,13 @@ def _make(test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: S
     path.mkdir(parents=True, exist_ok=True)
     cell = load_cell(cell_file)
     again = cell.model_copy(
-        update={"tests": (test.id,), "workers": 0, "shard": 1, "shards": 1, "options": ()}
+        update={
+            "tests": (_full_id(test.id, cell),),
+            "workers": 0,
+            "shard": 1,
+            "shards": 1,
+            "options": (),
+        }
     )
     again.save(path / "cell.json")
     (path / "test.json").write_text(test.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -67,6 +73,12 @@ def _make(test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: S
     ]
     if stacks:
         (path / "stacks.txt").write_text("\n".join(stacks), encoding="utf-8")
+
+
+def _full_id(test: str, cell: Cell) -> str:
+    """A test's id as the command line takes it: ids are relative to pytest's root."""
+    root = root_of(cell.tests, checkout())
+    return test if root == checkout() else str(root / test)
 
 
 def _copy_logs(source: Path, target: Path) -> None:
@@ -86,7 +98,8 @@ def _copy_logs(source: Path, target: Path) -> None:
 
 
 def _readme(test: TestResult, rig: Rig) -> str:
-    source = linecache.getline(str(checkout() / test.file), test.line).strip()
+    root = root_of(rig.cell.tests, checkout())
+    source = linecache.getline(str(root / test.file), test.line).strip()
     lines = [
         f"test     {test.id}",
         f"status   {test.status}: {test.message}",

@@ -12,6 +12,7 @@ import pytest
 
 from lab.net import topology
 from lab.net.network import Network
+from lab.testing import replay
 from lab.testing.rig import shaped
 from lab.testing.trial import Trial
 from lab.vm.machine import Machine
@@ -87,6 +88,8 @@ def start(request: pytest.FixtureRequest, trial: Trial) -> Callable[..., Machine
 
     def start(name: str = "machine", *, cold: bool = False, **shape: object) -> Machine:
         spec = shaped(bench.rig.spec(name), shape)
+        if request.config.getoption("--lab-gdb"):
+            spec = replay.stopped(spec, vmlinux=bench.rig.kernel.vmlinux)
         provider = bench.cold if cold else bench.provider
         return trial.start(spec, provider=provider)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from lab.errors import LabError
 from lab.results.record import Mark, TestResult
 from lab.store import Store
+from lab.testing import replay
 from lab.testing.cell import Cell, load_cell
 from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
 from lab.testing.frames import authors_frames
@@ -100,6 +102,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("lab").addoption(
         "--lab-cell", metavar="CELL.json", help="the cell whose machines the tests get"
     )
+    group = parser.getgroup("lab")
+    group.addoption("--lab-shell", action="store_true", help="a shell before machines are ended")
+    group.addoption("--lab-gdb", action="store_true", help="machines start stopped, for gdb")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -212,6 +217,8 @@ def _phase(
     # A teardown that took no time did nothing to a guest; a fresh clone is well.
     busy = name == "test" or (name == "teardown" and time.monotonic() - began > _NOTHING)
     verdict = trial.settle(error, last=last, ask=busy)
+    if name == "test" and item.config.getoption("--lab-shell"):
+        replay.shells(trial.machines)
     _raise(trial, verdict, error)
     return result
 
@@ -235,6 +242,8 @@ def _limit(item: pytest.Item, trial: Trial) -> Limit:
     mark = item.get_closest_marker("limit")
     seconds = float(mark.args[0]) if mark and mark.args else TEST_LIMIT
     patience = item.config.stash[BENCH].rig.patience
+    if replay.is_patient(item.config):
+        seconds = threading.TIMEOUT_MAX / patience / 2
     return Limit(seconds * patience, lambda: _expired(trial))
 
 

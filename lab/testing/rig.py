@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,3 +131,15 @@ def shaped(spec: MachineSpec, shape: dict[str, object]) -> MachineSpec:
 def checkout() -> Path:
     """The directory that lab.yaml, tests/ and lunatik-src/ stand in."""
     return Path(__file__).resolve().parent.parent.parent
+
+
+def root_of(tests: tuple[str, ...], root: Path) -> Path:
+    """pytest's root: the checkout, or what the tests have in common elsewhere.
+
+    A test above its root has no readable name.
+    """
+    paths = [root / test.partition("::")[0] for test in tests]
+    if all(path.is_relative_to(root) for path in paths):
+        return root
+    common = Path(os.path.commonpath([path.resolve() for path in paths]))
+    return common if common.is_dir() else common.parent

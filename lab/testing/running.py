@@ -29,7 +29,7 @@ from lab.store import Store
 from lab.testing.cell import Cell, load_cell
 from lab.testing.host import memory_total
 from lab.testing.orphan import PARENT
-from lab.testing.rig import Rig, checkout
+from lab.testing.rig import Rig, checkout, root_of
 from lab.vm import argv
 from lab.vm.snapshot import qemu_version
 
@@ -114,18 +114,6 @@ def _pytest(cell: Cell, path: Path) -> int:
     except BaseException:
         _end(process)
         raise
-
-
-def root_of(tests: tuple[str, ...], root: Path) -> Path:
-    """pytest's root: the checkout, or what the tests have in common elsewhere.
-
-    A test above its root has no readable name.
-    """
-    paths = [root / test.partition("::")[0] for test in tests]
-    if all(path.is_relative_to(root) for path in paths):
-        return root
-    common = Path(os.path.commonpath([path.resolve() for path in paths]))
-    return common if common.is_dir() else common.parent
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

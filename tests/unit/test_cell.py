@@ -14,7 +14,7 @@ from lab.kernel.artifact import Kernel
 from lab.manifest import FlavourSpec
 from lab.testing.cell import Cell, load_cell
 from lab.testing.planning import Built, Way, earlier_times, plan
-from lab.testing.running import root_of
+from lab.testing.rig import root_of
 from lab.testing.words import Words, sort_words
 
 WORDS = Words(options=("-x",), tests=("tests/e2e",))
