@@ -55,7 +55,11 @@ int lunatik_traceback(lua_State *L)
 			message = lua_pushfstring(L, "(error object is a %s value)",
 						  luaL_typename(L, 1));
 	}
-	luaL_traceback(L, L, message, 1);
+	/* A traceback takes more C stack than an overflow leaves. */
+	if (strstr(message, "stack overflow"))
+		lua_pushstring(L, message);
+	else
+		luaL_traceback(L, L, message, 1);
 	return 1;
 }
 

@@ -9,6 +9,12 @@ local runner = {}
 
 local env = lunatik._ENV
 
+local function keys(table)
+	local names = {}
+	require("rcu").map(table, function(name) names[#names + 1] = name end)
+	return names
+end
+
 local function trim(script) -- "dir/script.lua" names the script "dir/script"
 	return (script:gsub("%.lua$", ""))
 end
@@ -87,22 +93,21 @@ end
 
 --- The names of what runs, as one string.
 function runner.list()
-	local names = {}
-	require("rcu").map(env.runtimes, function(name)
-		names[#names + 1] = name
-	end)
+	local names = keys(env.runtimes)
 	table.sort(names)
 	return table.concat(names, ", ")
 end
 
---- Stops everything.
+--- Stops everything, and empties what scripts share.
 function runner.shutdown()
-	local map = require("rcu").map
 	for _, kind in ipairs {"threads", "runtimes"} do
-		local names = {}
-		map(env[kind], function(name) names[#names + 1] = name end)
-		for _, name in ipairs(names) do
+		for _, name in ipairs(keys(env[kind])) do
 			stop(env[kind], name)
+		end
+	end
+	for _, name in ipairs(keys(env)) do
+		if name ~= "threads" and name ~= "runtimes" then
+			env[name] = nil
 		end
 	end
 end

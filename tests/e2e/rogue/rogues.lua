@@ -1,0 +1,573 @@
+-- SPDX-License-Identifier: GPL-2.0-only
+--
+-- Scripts that mean harm. A line `--- NAME: END` begins one; END is how it has
+-- to end, in process and in softirq alike, or `PROCESS / SOFTIRQ`:
+--
+--   budget   the runtime is stopped for good, its instructions used up
+--   memory   "not enough memory", and the runtime goes on
+--   stack    a stack overflow of Lua or C, and the runtime goes on
+--   fine     nothing happens at all
+--   "text"   an error that holds the text, and the runtime goes on
+--
+-- Alternatives are joined by |.
+
+-- Loops --------------------------------------------------------------------
+
+--- while: budget
+while true do end
+
+--- repeat: budget
+repeat until false
+
+--- goto: budget
+::again:: goto again
+
+--- numeric_for: budget
+for i = 1, math.maxinteger do end
+
+--- for_over_iterator: budget
+for _ in function() return true end do end
+
+--- for_over_next: budget
+local t = {a = 1}
+while true do for k in next, t do end end
+
+--- tail_recursion: budget
+local function f() return f() end
+f()
+
+--- coroutine_ping_pong: budget
+local co = coroutine.wrap(function() while true do coroutine.yield() end end)
+while true do co() end
+
+--- coroutine_made_before_the_entry: budget
+if not _G.co then _G.co = coroutine.create(function() while true do end end) end
+coroutine.resume(_G.co)
+
+--- coroutine_in_coroutine: budget
+local function f() return coroutine.wrap(function() while true do f2() end end)() end
+f2 = function() local x = 0; while true do x = x + 1 end end
+f()
+
+--- index_metamethod: budget
+local t = setmetatable({}, {__index = function(t, k) return t[k + 1] == 1 and 1 or 0 end})
+while true do pcall(function() return t[1] end) end
+
+--- length_metamethod: budget
+local t = setmetatable({}, {__len = function() while true do end end})
+return #t
+
+--- load_a_reader_without_end: budget|memory|"too many local"
+assert(load(function() return "local a = 1 " end))
+
+--- load_again_and_again: budget
+while true do load("return 1")() end
+
+--- print_flood: budget
+while true do print("x") end
+
+--- tostring_metamethod: budget
+print(setmetatable({}, {__tostring = function() while true do end end}))
+
+--- warn_and_collect: budget
+while true do collectgarbage() end
+
+--- collector_settings: budget
+collectgarbage("incremental", 1000, 1000)
+while true do collectgarbage("step", 0) end
+
+--- generational_collector: budget
+collectgarbage("generational")
+local t = {}
+while true do t[1] = {t[1]}; if #t > 100 then t = {} end t[1] = nil end
+
+-- Loops in C ---------------------------------------------------------------
+
+--- rep_giants: memory|budget
+return ("x"):rep(1 << 40)
+
+--- rep_of_nothing: fine
+return #(""):rep(math.maxinteger)
+
+--- rep_again_and_again: budget
+while true do local _ = ("x"):rep(100000) end
+
+--- concat_giants: memory
+local s = "x"
+while true do s = s .. s end
+
+--- table_concat_giants: memory|budget
+local t = {}
+for i = 1, 1000 do t[i] = ("x"):rep(1000) end
+while true do t[#t + 1] = table.concat(t) end
+
+--- format_widths: "invalid conversion|too long"
+return ("%1000d"):format(1)
+
+--- format_again_and_again: budget
+while true do local _ = ("%99d %99s %q"):format(1, "x", "\0\n\r") end
+
+--- find_plain_worst_case: budget
+local s, p = ("a"):rep(100000), ("a"):rep(1000) .. "b"
+while true do s:find(p, 1, true) end
+
+--- pattern_exponential: budget
+return (("a"):rep(64)):find(("a?"):rep(32) .. ("a"):rep(65))
+
+--- pattern_many_stars: budget
+return (("a"):rep(300)):find((".-"):rep(20) .. "b")
+
+--- pattern_nested_frontier: budget
+local s = ("a"):rep(20000)
+while true do s:find("%f[b]a*a*a*a*b") end
+
+--- pattern_recursion: "too complex"|stack|budget
+return (("a"):rep(300000)):find(("(a"):rep(30) .. ("a?"):rep(40000) .. (")"):rep(30))
+
+--- gsub_giants: memory|budget
+local s = ("x"):rep(100000)
+while true do s = s:gsub("x", "xx") end
+
+--- gsub_callback_that_loops: budget
+(("x"):rep(10)):gsub("x", function() while true do end end)
+
+--- gsub_in_gsub: stack
+local function f() return (("x"):gsub("x", f)) end
+f()
+
+--- gmatch_of_nothing: budget
+while true do for _ in (("x"):rep(1000)):gmatch("()") do end end
+
+--- sort_giants: budget
+local t = {}
+for i = 1, 50000 do t[i] = i * 7919 % 50021 end
+while true do table.sort(t, function(a, b) return a > b end); table.sort(t) end
+
+--- sort_with_false_comparator: "invalid order function|budget"
+local t = {}
+for i = 1, 1000 do t[i] = i * 7919 % 1009 end
+for _ = 1, 100 do table.sort(t, function() return true end) end
+
+--- sort_a_length_that_lies: "too big|not enough"
+table.sort(setmetatable({}, {__len = function() return math.maxinteger end}))
+
+--- sort_an_endless_array: budget
+table.sort(setmetatable({}, {__len = function() return 1 << 30 end,
+	__index = function() return 1 end}))
+
+--- move_far: "too many|wrap|budget"
+table.move({}, 1, math.maxinteger - 1, 2)
+
+--- move_much: budget|memory
+table.move({1, 2, 3}, 1, 1 << 40, 1 << 41)
+
+--- unpack_giants: "too many results"|budget
+return table.unpack({}, 1, 1 << 30)
+
+--- unpack_metamethods: "too many results|overflow|memory|budget"
+return table.unpack(setmetatable({}, {__index = function() return 1 end}), 1, 1000000)
+
+--- insert_in_front: budget|memory
+local t = {}
+while true do table.insert(t, 1, 0) end
+
+--- remove_from_a_lie: budget|"bounds"
+local t = setmetatable({}, {__len = function() return 1 << 40 end})
+table.remove(t, 1)
+
+--- next_over_a_hollow_table: budget
+local t = {}
+for i = 1, 60000 do t["k" .. i] = true end
+for i = 1, 60000 do t["k" .. i] = nil end
+while true do next(t) end
+
+--- compare_long_strings: budget
+local a, b = ("x"):rep(1000000), ("x"):rep(1000000)
+while true do local _ = a .. "" == b .. "y" or a < b end
+
+--- byte_giants: "too long|too many|overflow"|budget
+return (("x"):rep(1000000)):byte(1, -1)
+
+--- char_giants: budget|memory
+while true do local _ = string.char(table.unpack({(("x"):rep(200)):byte(1, -1)})) end
+
+--- pack_giants: memory|"too"
+return ("!16 s8"):pack(("x"):rep(1000000)):rep(1000)
+
+--- pack_alignment: "power of 2|too|limits"
+return string.pack("!17 i17", 1)
+
+--- unpack_beyond_the_end: "too short|out of"
+return string.unpack("s8", "\255\255\255\255\255\255\255\127")
+
+--- utf8_giants: budget
+local s = ("\u{10FFFF}"):rep(10000)
+while true do utf8.len(s); for _ in utf8.codes(s) do end end
+
+--- reverse_giants: budget|memory
+local s = ("ab"):rep(100000)
+while true do s = s:reverse():upper():lower() end
+
+--- select_far: budget
+local function f(...) return select("#", ...) end
+while true do f(table.unpack({}, 1, 200)) end
+
+--- rehash: budget|memory
+local t = {}
+local i = 0
+while true do i = i + 1; t[i * 1000003] = i end
+
+-- Swallowing -----------------------------------------------------------------
+
+--- pcall_in_a_loop: budget
+while true do pcall(function() while true do end end) end
+
+--- pcall_error_in_a_loop: budget
+while true do pcall(error) end
+
+--- xpcall_handler_that_loops: budget
+xpcall(error, function() while true do end end)
+
+--- xpcall_handler_that_fails: budget|"error|overflow"
+xpcall(function() while true do end end, function() error("again") end)
+
+--- xpcall_handler_swallows: budget
+while true do xpcall(function() while true do end end, function() return "fine" end) end
+
+--- pcall_in_coroutines: budget
+while true do
+	coroutine.wrap(function() pcall(function() while true do end end) end)()
+end
+
+--- close_that_loops: budget
+local x <close> = setmetatable({}, {__close = function() while true do end end})
+error("now")
+
+--- close_after_the_stop: budget
+local x <close> = setmetatable({}, {__close = function() while true do end end})
+while true do end
+
+--- close_in_a_coroutine: budget
+local co = coroutine.create(function()
+	local x <close> = setmetatable({}, {__close = function() while true do end end})
+	coroutine.yield()
+end)
+coroutine.resume(co)
+coroutine.close(co)
+
+--- gc_that_loops: budget
+for _ = 1, 100 do setmetatable({}, {__gc = function() while true do end end}) end
+while true do local _ = {} end
+
+--- gc_that_resurrects: budget|memory
+local meta = {}
+meta.__gc = function(o) setmetatable(o, meta); _G.saved = o end
+setmetatable({}, meta)
+while true do collectgarbage("step") end
+
+--- gc_that_makes_more: budget|memory
+local meta = {}
+meta.__gc = function() setmetatable({}, meta); setmetatable({}, meta) end
+setmetatable({}, meta)
+while true do collectgarbage() end
+
+--- gc_that_fails: budget
+while true do setmetatable({}, {__gc = error}) end
+
+--- error_in_error: "error|overflow"
+error(setmetatable({}, {__tostring = function() error("again") end}))
+
+--- error_tostring_loops: budget
+error(setmetatable({}, {__tostring = function() while true do end end}))
+
+--- error_of_any_kind: "table value"
+error({})
+
+--- error_giant: "xxxx"|memory|budget
+error(("x"):rep(1000000))
+
+-- Memory ---------------------------------------------------------------------
+
+--- tables: memory
+local t = {}
+while true do t = {t} end
+
+--- strings: memory|budget
+local t = {}
+for i = 1, math.maxinteger do t[i] = ("x"):rep(5000) .. i end
+
+--- closures: memory|budget
+local f
+while true do local g = f; f = function() return g end end
+
+--- upvalue_web: memory|budget
+local t = {}
+for i = 1, math.maxinteger do
+	local a, b = t[i - 1], {}
+	t[i] = function() return a, b, t end
+end
+
+--- threads: memory
+local t = {}
+for i = 1, math.maxinteger do t[i] = coroutine.create(function() end) end
+
+--- coroutines_held_open: memory|budget
+local t = {}
+for i = 1, math.maxinteger do
+	t[i] = coroutine.wrap(function() local big = {i}; coroutine.yield(); return big end)
+	t[i]()
+end
+
+--- userdata: memory
+local t, rcu = {}, package.loaded.rcu
+for i = 1, math.maxinteger do t[i] = rcu.table(256) end
+
+--- big_userdata: memory|"bounds|out of|memory"
+local data = package.loaded.data
+local t = {}
+for i = 1, math.maxinteger do t[i] = data.new(100000) end
+
+--- shared_table_filled: memory
+local shared = package.loaded.rcu.table(1024)
+for i = 1, math.maxinteger do shared["key" .. i] = i end
+
+--- strings_dropped: budget
+while true do local _ = ("x"):rep(10000) .. math.random(1000) end
+
+--- memory_swallowed: budget
+while true do pcall(function() local t = {} while true do t = {t, t} end end) end
+
+--- long_identifiers: memory
+assert(load("local " .. ("x"):rep(150000) .. " = 1"))
+
+--- many_constants: memory|budget
+local n = 0
+assert(load(function() n = n + 1; return n == 1 and "return {" or "'" .. n .. "'," end))
+
+--- collector_stopped: memory|budget
+collectgarbage("stop")
+while true do local _ = {} end
+
+--- weak_tables: budget|memory
+local t = setmetatable({}, {__mode = "kv"})
+while true do t[{}] = {} end
+
+--- ephemerons: budget|memory
+local t = setmetatable({}, {__mode = "k"})
+local k = {}
+while true do local n = {}; t[k] = n; k = n end
+
+-- Stack ----------------------------------------------------------------------
+
+--- lua_depth: stack|budget|memory
+local function f() return 1 + f() end
+f()
+
+--- c_depth: stack
+local function f()
+	local ok, message = pcall(f)
+	if not ok then error(message, 0) end
+end
+f()
+
+--- parser_depth: "overflow|levels"
+assert(load(("("):rep(10000) .. "1" .. (")"):rep(10000)))
+
+--- parser_blocks: "overflow|levels"
+assert(load(("do "):rep(10000) .. ("end "):rep(10000)))
+
+--- parser_tables: "overflow|levels"
+assert(load("return " .. ("{"):rep(10000) .. ("}"):rep(10000)))
+
+--- parser_concat: "overflow|registers|levels"
+assert(load("return " .. ("'a'.."):rep(10000) .. "'a'"))
+
+--- parser_functions: "overflow|levels"
+assert(load(("return function() "):rep(10000) .. ("end "):rep(10000)))
+
+--- metamethod_depth: stack
+local t = setmetatable({}, {})
+getmetatable(t).__index = function(t, k) return t[k] end
+return t.x
+
+--- index_chain: "loop|overflow"
+local t = {}
+setmetatable(t, {__index = t})
+for i = 1, 3000 do t = setmetatable({}, {__index = t}) end
+return t.x
+
+--- concat_metamethod_depth: stack
+local t = setmetatable({}, {})
+getmetatable(t).__concat = function(a, b) return a .. b end
+return t .. t
+
+--- equality_depth: stack
+local meta = {}
+meta.__eq = function(a, b) return setmetatable({}, meta) == setmetatable({}, meta) end
+return setmetatable({}, meta) == setmetatable({}, meta)
+
+--- coroutine_depth: stack
+local function f() return coroutine.wrap(f)() end
+f()
+
+--- pcall_depth: fine
+local function f() return pcall(f) end
+f()
+
+--- sort_in_sort: stack
+local function f() table.sort({3, 2, 1}, f) return false end
+f()
+
+--- close_depth: stack|budget
+local function f() local x <close> = setmetatable({}, {__close = f}) end
+f()
+
+--- tostring_depth: stack
+local t = setmetatable({}, {})
+getmetatable(t).__tostring = function(t) return tostring(t) end
+return tostring(t)
+
+--- require_itself: "not found|interrupt|sleep|overflow"
+package.preload.me = function() return require("me") end
+return require("me")
+
+-- Lies, names and keys ---------------------------------------------------------
+
+--- next_on_a_changing_table: "invalid key to|budget|fine"
+local t = {}
+for i = 1, 100 do t[i .. ""] = i end
+for k in next, t do for i = 1, 100 do t[k .. i] = i end t[k] = nil end
+
+--- next_with_a_strange_key: "invalid key"
+return next({}, "no such key")
+
+--- format_string_as_message: "%s%n"
+error("%s%n%p%d")
+
+--- format_string_as_name: "%n%n"
+assert(load("error('%n%n%s')", "=%n%n%s"))()
+
+--- nul_in_messages: "be"
+error("be\0hind")
+
+--- nul_in_keys: fine
+local t = package.loaded.rcu.table(4)
+t["a\0b"] = 1; t["a\0c"] = 2; t["a"] = 3
+assert(t["a\0b"] == 1 and t["a\0c"] == 2 and t["a"] == 3)
+
+--- keys_of_one_length: fine
+local t = package.loaded.rcu.table(1)
+for i = 0, 99 do t[("%02d"):format(i)] = i end
+for i = 0, 99 do assert(t[("%02d"):format(i)] == i) end
+
+--- giant_key: "too long"
+package.loaded.rcu.table()[("k"):rep(5000)] = 1
+
+--- buckets_beyond: "bounds"
+package.loaded.rcu.table(1 << 62)
+
+--- buckets_negative: "bounds"
+package.loaded.rcu.table(-1)
+
+--- data_negative_offset: "out of bounds"
+package.loaded.data.new(8):getbyte(-1)
+
+--- data_overflowing_range: "out of bounds"
+package.loaded.data.new(8):getstring(8, math.maxinteger)
+
+--- data_overflowing_offset: "out of bounds"
+package.loaded.data.new(8):getint64(math.maxinteger - 3)
+
+--- data_of_4_gib: "bounds|memory|big"
+package.loaded.data.new(1 << 32)
+
+--- data_of_minus_one: "bounds|memory"
+package.loaded.data.new(-1)
+
+--- data_write_beyond: "out of bounds"
+package.loaded.data.new(8):setstring(4, "12345")
+
+--- wrong_class: "expected"
+local data = package.loaded.data.new(8)
+data.getbyte(package.loaded.rcu.table(), 0)
+
+--- wrong_self: "expected"
+package.loaded.data.new(8).getbyte("data", 0)
+
+--- method_without_self: "expected"
+package.loaded.data.new(8).getbyte()
+
+--- metatable_of_an_object: "cannot change|protected|attempt|expected"
+local data = package.loaded.data.new(8)
+assert(getmetatable(data) == false or type(getmetatable(data)) ~= "table")
+setmetatable(data, {})
+
+--- finalizer_by_hand: fine
+local data = package.loaded.data.new(8)
+local ok, gc = pcall(function() return data.__gc end)
+assert(not ok or gc == nil)
+
+--- script_in_a_table: "invalid object|boolean, integer"
+package.loaded.rcu.table().x = {}
+
+--- float_in_a_chunk: "floating point"
+assert(load("return 1.5"))
+
+--- float_by_tonumber: "nil"
+return tonumber("1.5") + 0
+
+--- division: "floating point"
+assert(load("return 1 / 2"))
+
+--- power: "floating point"
+assert(load("return 2 ^ 3"))
+
+--- modulo_by_zero: "'n%+0'"
+return 1 % 0
+
+--- divide_by_zero: "divide by zero"
+return 1 // 0
+
+--- minimum_by_minus_one: fine
+assert(math.mininteger // -1 == math.mininteger and math.mininteger % -1 == 0)
+
+--- shift_far: fine
+assert(1 << 64 == 0 and 1 >> -64 == 0 and 1 << math.mininteger == 0)
+
+--- bytecode: "attempt to load|binary|text|nil"
+assert(load("\27Lua" .. ("\0"):rep(100)))
+
+--- dump: "nil value"
+return string.dump(function() end)
+
+--- debug_registry: "nil value"
+return debug.getregistry()
+
+--- debug_metatable: "nil value"
+debug.setmetatable(package.loaded.rcu.table(), {})
+
+--- debug_hook: budget|"nil value"
+debug.sethook()
+while true do end
+
+--- loaded_gone: fine
+local loaded = package.loaded
+for k in pairs(loaded) do if k ~= "rcu" and k ~= "data" and k ~= "lunatik" then loaded[k] = nil end end
+
+--- globals_gone: "nil value"
+for k in next, _G do _G[k] = nil end
+print("x")
+
+--- string_metatable_gone: "attempt to"
+getmetatable("").__index = nil
+return ("x"):rep(2)
+
+--- random_range: "interval is empty"
+return math.random(1, 0)
+
+--- tostring_of_everything: fine
+for k, v in pairs(_G) do tostring(k); tostring(v) end
+
+--- stop_by_a_deep_error: "deep"
+local function f(n) if n == 0 then error("deep") end return f(n - 1) + 1 end
+return f(100)
