@@ -39,6 +39,9 @@ def select(
     flavours = tuple(manifest.flavours) if flavour == "all" else (flavour,)
     for name in flavours:
         manifest.flavour(name)
+    for name in kernels:
+        if "/" not in name and not Path(name).is_dir():
+            manifest.kernel(name)
     return kernels, flavours
 
 
@@ -49,27 +52,31 @@ def build(manifest: Manifest, wanted: Wanted, store: Store) -> list[Built]:
         LabError: whatever stage it was that failed.
     """
     trees = module_trees(manifest, wanted.modules, lock=LOCK, store=store)
+    # All that can be wrong with what was typed shows before anything is built.
+    recipes = [
+        make_recipe(
+            manifest,
+            name,
+            store=store,
+            flavour=flavour,
+            patches=wanted.patches,
+            config=wanted.config,
+            llvm=wanted.llvm,
+        )
+        for name in wanted.kernels
+        for flavour in wanted.flavours
+    ]
     spec = manifest.image(manifest.default_image)
     image = images.build(manifest.default_image, spec.resolve("recipe"), store)
     result = []
-    for name in wanted.kernels:
-        for flavour in wanted.flavours:
-            recipe = make_recipe(
-                manifest,
-                name,
-                store=store,
-                flavour=flavour,
-                patches=wanted.patches,
-                config=wanted.config,
-                llvm=wanted.llvm,
+    for recipe in recipes:
+        kernel = build_kernel(recipe, store=store)
+        result.append(
+            Built(
+                kernel=kernel,
+                modules=build_modules(kernel, trees, store) if trees else None,
+                image=image,
+                flavour=manifest.flavour(recipe.flavour),
             )
-            kernel = build_kernel(recipe, store=store)
-            result.append(
-                Built(
-                    kernel=kernel,
-                    modules=build_modules(kernel, trees, store) if trees else None,
-                    image=image,
-                    flavour=manifest.flavour(flavour),
-                )
-            )
+        )
     return result
