@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command `lunatik` of the guest."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.vm.machine import Machine
+
+HELLO = 'print("hello") return function(...) return 42, "text", true, nil, ... end\n'
+TICKER = """
+local linux, thread = require("linux"), require("thread")
+return function()
+	while not thread.shouldstop() do linux.schedule(20) end
+	print("ended by itself")
+end
+"""
+
+
+def put(machine: Machine, name: str, text: str) -> None:
+    """Lay a script where the kernel looks for it."""
+    machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
+
+
+@pytest.mark.parametrize(
+    ("chunk", "answer"),
+    [
+        ("return 1 + 1", "2"),
+        ("1 + 1", "2"),
+        ("print('a', 1) return nil, true", "a\t1\nnil\ttrue"),
+        ("x = 5", ""),
+        ('return ("%s%n"):rep(2)', "%s%n%s%n"),
+    ],
+)
+def test_chunk_answers(machine: Machine, chunk: str, answer: str) -> None:
+    assert machine.lua(chunk) == answer
+
+
+def test_chunk_that_fails(machine: Machine) -> None:
+    done = machine.execute("lunatik -e 'local x = nil; return x.y'")
+    assert done.status == 1
+    assert done.stderr.startswith("lunatik: lunatik:1: attempt to index a nil value (local 'x')")
+    assert "stack traceback" in done.stderr
+
+
+def test_large_output_is_complete(machine: Machine) -> None:
+    text = machine.lua("for i = 1, 20000 do print(i) end")
+    assert text.splitlines() == [str(i) for i in range(1, 20001)]
+
+
+def test_globals_last_within_a_session_only(machine: Machine) -> None:
+    out = machine.execute("lunatik", input="x = 1\nx + 1\nerror('no')\nx + 2\n")
+    assert out.stdout.splitlines() == ["2", "3"]
+    assert "no" in out.stderr
+    assert machine.lua("return x") == "nil"
+
+
+def test_session_goes_on_after_a_broken_cap(machine: Machine) -> None:
+    out = machine.execute("lunatik", input="x = 1\nwhile true do end\nreturn x\n", timeout=60)
+    assert "instruction budget exceeded" in out.stderr
+    assert out.stdout.splitlines() == ["nil"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["bogus", "run", "run a softirq percpu more", "run hello hard", "spawn", "stop", "-e", "list x"],
+)
+def test_wrong_use(machine: Machine, words: str) -> None:
+    done = machine.execute(f"lunatik {words}")
+    assert done.status == 2
+    assert "usage:" in done.stderr
+
+
+def test_run_list_stop(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    machine.succeed("lunatik run hello")
+    assert machine.succeed("lunatik list").split() == ["hello", "process", "running"]
+    again = machine.execute("lunatik run hello")
+    assert again.status == 1
+    assert again.stderr.startswith("lunatik: hello is already running")
+    machine.succeed("lunatik stop hello")
+    assert machine.succeed("lunatik list") == ""
+    missing = machine.execute("lunatik stop hello")
+    assert missing.status == 1
+    assert missing.stderr.startswith("lunatik: hello is not running")
+    machine.wait_until_succeeds("dmesg | grep 'hello: hello'")
+
+
+def test_suffix_is_no_part_of_the_name(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    machine.succeed("lunatik run hello.lua softirq")
+    assert machine.succeed("lunatik list").split() == ["hello", "softirq", "running"]
+    machine.succeed("lunatik stop hello")
+
+
+def test_percpu_makes_one_for_each(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    count = int(machine.lua('return require("linux").numcpus()'))
+    machine.succeed("lunatik run hello softirq percpu")
+    names = [line.split()[0] for line in machine.succeed("lunatik list").splitlines()]
+    assert names == [f"hello:{cpu}" for cpu in range(count)]
+    machine.succeed("lunatik stop hello")
+    assert machine.succeed("lunatik list") == ""
+
+
+def test_spawn_and_stop(machine: Machine) -> None:
+    put(machine, "ticker", TICKER)
+    machine.succeed("lunatik spawn ticker", "ps -e | grep ticker", "lunatik stop ticker")
+    machine.fail("ps -e | grep ticker")
+    machine.wait_until_succeeds("dmesg | grep 'ended by itself'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local x =\n= 1", "broken.lua:2: unexpected symbol near '='"),
+        ("local function f()\n error('why')\nend\nf()", "broken.lua:2: why"),
+        ("return 1.5", "floating point"),
+        ("error({})", "table value"),
+        ("require('nosuch')", "module 'nosuch' not found"),
+        ("require('broken')", "overflow"),
+    ],
+)
+def test_script_that_fails_leaves_nothing(machine: Machine, text: str, message: str) -> None:
+    put(machine, "broken", text)
+    for context in ("process", "softirq", "hardirq"):
+        done = machine.execute(f"lunatik run broken {context}")
+        assert done.status == 1
+        assert done.stderr.startswith("lunatik: ")
+        assert message in done.stderr
+    assert machine.succeed("lunatik list") == ""
+
+
+@pytest.mark.parametrize("name", ["../etc/passwd", "a b", "/etc/passwd", "a;b", "%n%n", "a:1"])
+def test_name_that_is_none(machine: Machine, name: str) -> None:
+    done = machine.execute(f"lunatik run '{name}'")
+    assert done.status == 1
+    chunk = f'require("lunatik").runtime("{name}")'
+    assert "cannot open" in (found := machine.execute(f"lunatik -e '{chunk}'").stderr) or (
+        "invalid script name" in found
+    )
+
+
+def test_top_tells_what_is_used(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    machine.succeed("lunatik run hello")
+    rows = {line.split()[0]: line.split() for line in machine.succeed("lunatik top").splitlines()}
+    assert float(rows["hello"][3]) > 1
+    assert rows["RUNTIME"][1:4] == ["CONTEXT", "STATE", "MEMORY"]
+
+
+def test_unload_stops_everything(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    put(machine, "ticker", TICKER)
+    machine.succeed(
+        "lunatik run hello softirq",
+        "lunatik spawn ticker",
+        "lunatik -e 'require(\"lunatik\")._ENV.left = require(\"rcu\").table()'",
+        "lunatik unload",
+    )
+    machine.fail("lunatik status", "grep -q ^lunatik /proc/modules")
+    machine.succeed("lunatik load", "lunatik status")
+    assert machine.lua("1 + 1") == "2"
+
+
+def test_module_in_use_stays(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    machine.succeed("lunatik run hello")
+    machine.fail("rmmod lunatik")
+    machine.succeed("lunatik stop hello")

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stopping a runtime is safe from anywhere, at any time."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.vm.machine import Machine
+
+ENV = 'local env = require("lunatik")._ENV '
+
+
+def run(machine: Machine, name: str, text: str, context: str = "process") -> None:
+    """Run a script of that text."""
+    machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
+    machine.succeed(f"lunatik run {name} {context}")
+
+
+def gone(machine: Machine) -> None:
+    """Nothing is left running, and the machine's Lua still works."""
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+    assert machine.lua("1 + 1") == "2"
+
+
+@pytest.mark.parametrize("context", ["process", "softirq", "hardirq"])
+def test_twice_and_twice_at_once(machine: Machine, context: str) -> None:
+    run(machine, "idle", "return function() end", context)
+    machine.succeed(
+        f"lunatik -e '{ENV} local r = env.runtimes.idle; r:stop(); r:stop(); r:stop()'"
+    )
+    machine.lua(ENV + "env.runtimes.idle = nil")
+    run(machine, "idle", "return function() end", context)
+    stop = f"lunatik -e '{ENV} local r = env.runtimes.idle if r then r:stop() end'"
+    machine.succeed(f"for i in 1 2 3 4 5 6; do {stop} & done; wait")
+    machine.lua(ENV + "env.runtimes.idle = nil")
+    gone(machine)
+
+
+@pytest.mark.parametrize("context", ["process", "softirq"])
+def test_by_itself(machine: Machine, context: str) -> None:
+    run(
+        machine,
+        "suicide",
+        'local env = require("lunatik")._ENV '
+        "return function() local me = env.runtimes.suicide env.runtimes.suicide = nil "
+        "me:stop() env.said = 'after' return 7 end",
+        context,
+    )
+    assert machine.lua(ENV + "return env.runtimes.suicide:resume()") == "7"
+    gone(machine)
+
+
+def test_in_its_own_body(machine: Machine) -> None:
+    machine.copy_to(
+        b'local l = require("lunatik") l._ENV.parent:stop() while true do end',
+        "/lib/modules/lua/child.lua",
+    )
+    run(
+        machine,
+        "parent",
+        "return function(env) env.parent = env.runtimes.parent "
+        'return pcall(require("lunatik").runtime, "child") end',
+    )
+    done = machine.execute(f"lunatik -e '{ENV} return env.runtimes.parent:resume(env)'", timeout=60)
+    assert done.status in (0, 1)
+    machine.lua(ENV + "env.parent = nil env.runtimes.parent = nil")
+    gone(machine)
+
+
+def test_by_the_script_that_it_resumes(machine: Machine) -> None:
+    run(machine, "inner", "return function(outer) outer:stop() return 1 end")
+    run(
+        machine,
+        "outer",
+        "return function(inner, me) return inner:resume(me) end",
+    )
+    machine.execute(
+        f"lunatik -e '{ENV} local r = env.runtimes "
+        "local outer, inner = r.outer, r.inner r.outer = nil return outer:resume(inner, outer)'"
+    )
+    machine.succeed("lunatik stop inner")
+    gone(machine)
+
+
+def test_two_that_resume_each_other_do_not_hang(machine: Machine) -> None:
+    text = "return function(me, other) if me and other then return other:resume(other, me) end end"
+    run(machine, "a", text)
+    run(machine, "b", text)
+    done = machine.execute(f"lunatik -e '{ENV} local r = env.runtimes return r.a:resume(r.a, r.b)'")
+    assert "EDEADLK" in done.stderr
+    machine.succeed("lunatik stop a", "lunatik stop b")
+    gone(machine)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while true do linux.schedule(20) end",
+        "while true do pcall(linux.schedule, 1) end",
+        "while true do end",
+        "while true do pcall(function() while true do linux.schedule(1) end end) end",
+        "linux.schedule()",
+        'require("completion").new():wait()',
+        'local c = require("completion").new() while true do pcall(c.wait, c) end',
+    ],
+)
+def test_thread_that_never_looks(machine: Machine, body: str) -> None:
+    text = f'local linux = require("linux") return function() {body} end'
+    machine.copy_to(text.encode(), "/lib/modules/lua/deaf.lua")
+    machine.succeed("lunatik spawn deaf", "sleep 0.2", "lunatik stop deaf")
+    machine.wait_until_succeeds("! ps -e | grep deaf")
+    gone(machine)
+
+
+def test_while_it_is_loaded(machine: Machine) -> None:
+    machine.copy_to(
+        b'local linux = require("linux") for i = 1, 100 do linux.schedule(100) end',
+        "/lib/modules/lua/slow.lua",
+    )
+    machine.succeed(
+        "lunatik run slow & sleep 0.5; kill %1; lunatik unload; wait; lunatik load", timeout=60
+    )
+    gone(machine)
+
+
+def test_reader_of_a_device_keeps_nothing(machine: Machine) -> None:
+    run(
+        machine,
+        "letters",
+        'require("device").new{name = "letters", '
+        'read = function(_, length) return ("x"):rep(length + 100) end}',
+    )
+    assert machine.succeed("head -c 10 /dev/letters") == "x" * 10
+    machine.succeed(
+        "exec 5< /dev/letters; lunatik stop letters; "
+        "! head -c 1 <&5 2> /tmp/error; grep 'No such device' /tmp/error; "
+        "! test -e /dev/letters"
+    )
+    machine.succeed("lunatik run letters", "head -c 1 /dev/letters", "lunatik stop letters")
+
+
+def test_cap_stops_for_good_and_says_why(machine: Machine) -> None:
+    run(
+        machine,
+        "greedy",
+        'require("device").new{name = "greedy", read = function()\nwhile true do end end}',
+    )
+    machine.fail("cat /dev/greedy", timeout=60)
+    machine.fail("cat /dev/greedy")
+    (line,) = machine.succeed("lunatik list").splitlines()
+    assert line.endswith("broken: instruction budget exceeded at greedy.lua:2")
+    machine.wait_until_succeeds("dmesg | grep 'greedy: stopped: instruction budget exceeded'")
+    machine.succeed("lunatik stop greedy")
+    gone(machine)
+
+
+@pytest.mark.parametrize(
+    ("caps", "wanted"),
+    [
+        ("{instructions = 1000}", "instruction budget exceeded"),
+        ("{memory = 100000}", "not enough memory"),
+    ],
+)
+def test_caps_of_one_runtime(machine: Machine, caps: str, wanted: str) -> None:
+    machine.copy_to(
+        b'local t = {} for i = 1, 2000 do t[i] = ("x"):rep(100) .. i end return 1',
+        "/lib/modules/lua/small.lua",
+    )
+    chunk = f'require("lunatik").runtime("small", "process", {caps})'
+    assert wanted in machine.execute(f"lunatik -e '{chunk}'").stderr
+    machine.lua('require("lunatik").runtime("small", "process", {memory = 1 << 20})')
+
+
+@pytest.mark.parametrize("caps", ["{memory = 0}", "{share = 101}", "{instructions = 'x'}", "3"])
+def test_caps_that_are_none(machine: Machine, caps: str) -> None:
+    machine.copy_to(b"return 1", "/lib/modules/lua/small.lua")
+    chunk = f'require("lunatik").runtime("small", "process", {caps})'
+    assert "bad " in machine.execute(f'lunatik -e "{chunk}"'.replace('"small"', "'small'")
+                                     .replace('"process"', "'process'")
+                                     .replace('("lunatik")', "('lunatik')")).stderr
