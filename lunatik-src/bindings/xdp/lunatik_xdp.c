@@ -1,0 +1,915 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * xdp - scripts decide on packets before the kernel has looked at them
+ *
+ * Two ways in. An XDP program in eBPF calls bpf_luaxdp_run() with the name of
+ * a script, which runs on any kernel. On one that has the hooks of
+ * kernel-patches/xdplua a script attaches itself to a device; that half is
+ * left out where net/xdp_lua.h is missing.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bpf.h>
+#include <linux/btf.h>
+#include <linux/btf_ids.h>
+#include <linux/delay.h>
+#include <linux/filter.h>
+#include <linux/hashtable.h>
+#include <linux/jhash.h>
+#include <linux/ktime.h>
+#include <linux/netdevice.h>
+#include <linux/nsproxy.h>
+#include <linux/random.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <net/checksum.h>
+#include <net/net_namespace.h>
+#include <net/xdp.h>
+
+#if defined(CONFIG_XDP_LUA) && __has_include(<net/xdp_lua.h>)
+#include <net/xdp_lua.h>
+#define XDP_STANDALONE
+#endif
+
+#include "lunatik_data.h"
+
+struct xdp_device;
+
+/*
+ * A function of one runtime's. Its references and what it is lent belong to
+ * the runtime and are guarded by its lock.
+ */
+struct xdp_callback {
+	struct lunatik_hook hook;
+	struct hlist_node node;		/* in callbacks */
+	u32 hash;			/* of script; fixed */
+	int cpu;			/* -1: all; fixed */
+	int function;			/* references, fixed */
+	int packet;
+	int argument;
+	int context;
+	struct lunatik_object *packet_object;
+	struct lunatik_object *argument_object;
+	struct lunatik_object *context_object;
+	struct lunatik_view packet_view;
+	struct lunatik_view argument_view;
+	struct lunatik_memory argument_memory;
+	struct xdp_buff *buff;		/* lent; NULL between packets */
+	bool standalone;		/* fixed */
+	bool ended;			/* by detach(): no packets any more */
+	u32 fallback;			/* verdict if the script has none; fixed */
+	atomic64_t failures;
+	struct xdp_device *device;	/* guarded by RTNL */
+	char script[];			/* name without the CPU */
+};
+
+/* All callbacks by their script. Read under RCU, written under the lock. */
+static DEFINE_HASHTABLE(callbacks, 6);
+static DEFINE_SPINLOCK(callbacks_lock);
+
+struct xdp_call {
+	struct xdp_callback *callback;
+	struct xdp_buff *buff;
+	void *argument;
+	size_t argument_size;
+};
+
+/* ---- the packet as a view ----------------------------------------------- */
+
+static size_t packet_linear(const struct xdp_buff *buff)
+{
+	return buff->data_end - buff->data;
+}
+
+#ifdef XDP_STANDALONE
+static size_t packet_size(const void *lent)
+{
+	return xdp_get_buff_len(((const struct xdp_callback *)lent)->buff);
+}
+
+static int packet_read(const void *lent, size_t offset, void *to, size_t length)
+{
+	struct xdp_buff *buff = ((const struct xdp_callback *)lent)->buff;
+
+	if (offset + length > packet_linear(buff))
+		return xdp_lua_load_bytes(buff, offset, to, length);
+	memcpy(to, buff->data + offset, length);
+	return 0;
+}
+
+static int packet_write(void *lent, size_t offset, const void *from, size_t length)
+{
+	struct xdp_buff *buff = ((struct xdp_callback *)lent)->buff;
+
+	if (offset + length > packet_linear(buff))
+		return xdp_lua_store_bytes(buff, offset, from, length);
+	memcpy(buff->data + offset, from, length);
+	return 0;
+}
+#else
+/*
+ * What helpers give to programs that know of fragments is not exported, so
+ * only the part of the packet that programs reach directly is shown.
+ */
+static size_t packet_size(const void *lent)
+{
+	return packet_linear(((const struct xdp_callback *)lent)->buff);
+}
+
+static int packet_read(const void *lent, size_t offset, void *to, size_t length)
+{
+	memcpy(to, ((const struct xdp_callback *)lent)->buff->data + offset, length);
+	return 0;
+}
+
+static int packet_write(void *lent, size_t offset, const void *from, size_t length)
+{
+	memcpy(((struct xdp_callback *)lent)->buff->data + offset, from, length);
+	return 0;
+}
+#endif
+
+/* A few bytes at a time, an even number: sums of fragments join up. */
+#define CHECKSUM_STEP	64
+
+static int packet_checksum(const void *lent, size_t offset, size_t length, __wsum *sum)
+{
+	u8 bytes[CHECKSUM_STEP];
+	size_t step;
+	int ret;
+
+	*sum = 0;
+	for (; length; offset += step, length -= step) {
+		step = min_t(size_t, length, sizeof(bytes));
+		ret = packet_read(lent, offset, bytes, step);
+		if (ret)
+			return ret;
+		*sum = csum_partial(bytes, step, *sum);
+	}
+	return 0;
+}
+
+static const struct lunatik_view_ops packet_ops = {
+	.size = packet_size,
+	.read = packet_read,
+	.write = packet_write,
+	.checksum = packet_checksum,
+};
+
+/* ---- calling a script --------------------------------------------------- */
+
+static const struct lunatik_class context_class;
+
+static int callback_handle(lua_State *L, void *arg)
+{
+	struct xdp_call *call = arg;
+	struct xdp_callback *callback = call->callback;
+	lua_Integer action;
+
+	callback->buff = call->buff;
+	lunatik_attach(callback->packet_object, &callback->packet_view);
+	lunatik_pushref(L, callback->function);
+	if (callback->standalone) {
+		lunatik_attach(callback->context_object, callback);
+		lunatik_pushref(L, callback->context);
+		lua_call(L, 1, 1);
+	} else {
+		callback->argument_memory.start = call->argument;
+		callback->argument_memory.size = call->argument_size;
+		lunatik_attach(callback->argument_object, &callback->argument_view);
+		lunatik_pushref(L, callback->packet);
+		lunatik_pushref(L, callback->argument);
+		lua_call(L, 2, 1);
+	}
+
+	action = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : -1;
+	/* What an eBPF program is told means what the two have agreed upon. */
+	if (action < 0 || action > (callback->standalone ? XDP_REDIRECT : INT_MAX))
+		luaL_error(L, "xdp callback returned no action");
+	return (int)action;
+}
+
+static void callback_take_back(void *arg)
+{
+	struct xdp_call *call = arg;
+	struct xdp_callback *callback = call->callback;
+
+	lunatik_attach(callback->packet_object, NULL);
+	if (callback->context_object)
+		lunatik_attach(callback->context_object, NULL);
+	if (callback->argument_object)
+		lunatik_attach(callback->argument_object, NULL);
+	callback->buff = NULL;
+}
+
+/* The script's action, or a negative errno. */
+static int callback_run(struct xdp_call *call)
+{
+	if (READ_ONCE(call->callback->ended))
+		return -ESHUTDOWN;
+	return lunatik_run_finally(call->callback->hook.runtime, callback_handle,
+				   callback_take_back, call);
+}
+
+/* ---- called from eBPF --------------------------------------------------- */
+
+static u32 script_hash(const char *script, size_t length)
+{
+	return jhash(script, length, 0);
+}
+
+/* Under RCU or with bottom halves disabled. */
+static struct xdp_callback *callback_find(const char *script, size_t length, int cpu)
+{
+	u32 hash = script_hash(script, length);
+	struct xdp_callback *callback;
+
+	hash_for_each_possible_rcu(callbacks, callback, node, hash) {
+		if (callback->hash != hash || callback->standalone)
+			continue;
+		if (callback->cpu >= 0 && callback->cpu != cpu)
+			continue;
+		if (!strcmp(callback->script, script))
+			return callback;
+	}
+	return NULL;
+}
+
+#ifndef __bpf_kfunc
+#define __bpf_kfunc	__used noinline		/* 6.1 has no name for it */
+#endif
+
+/* The verifier looks it up in the module's BTF; nothing else calls it. */
+__bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx,
+			       void *arg, size_t arg__sz);
+
+/**
+ * bpf_luaxdp_run() - let a Lua script look at a packet
+ * @key: name of the script, ended by a NUL
+ * @key__sz: bytes at @key
+ * @xdp_ctx: the program's context
+ * @arg: bytes to share with the script, both ways
+ * @arg__sz: bytes at @arg
+ *
+ * The script may change bytes of the packet but not its bounds, which the
+ * verifier goes on to rely on.
+ *
+ * Return: what the script returned, -1 if there is none or it failed.
+ */
+__bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx,
+			       void *arg, size_t arg__sz)
+{
+	struct xdp_call call = {
+		.buff = (struct xdp_buff *)xdp_ctx,
+		.argument = arg,
+		.argument_size = arg__sz,
+	};
+	size_t length = strnlen(key, key__sz);
+	int action = -1;
+
+	if (!length || length == key__sz)
+		return -1;
+	/* Test runs come here in process context, where RCU is not implied. */
+	rcu_read_lock();
+	call.callback = callback_find(key, length, raw_smp_processor_id());
+	if (call.callback) {
+		action = callback_run(&call);
+		if (action < 0) {
+			atomic64_inc(&call.callback->failures);
+			action = -1;
+		}
+	}
+	rcu_read_unlock();
+	return action;
+}
+
+#ifdef BTF_KFUNCS_START
+BTF_KFUNCS_START(xdp_kfuncs)
+BTF_ID_FLAGS(func, bpf_luaxdp_run)
+BTF_KFUNCS_END(xdp_kfuncs)
+#else
+BTF_SET8_START(xdp_kfuncs)
+BTF_ID_FLAGS(func, bpf_luaxdp_run)
+BTF_SET8_END(xdp_kfuncs)
+#endif
+
+static const struct btf_kfunc_id_set xdp_kfunc_set = {
+	.owner = THIS_MODULE,
+	.set = &xdp_kfuncs,
+};
+
+/* ---- attached to a device ----------------------------------------------- */
+
+#ifdef XDP_STANDALONE
+
+/* How long attach() waits for RTNL, which its own caller might hold. */
+#define RTNL_PATIENCE_MS	1000
+
+/* A script on a device: one callback, or one for each CPU. */
+struct xdp_device {
+	struct xdp_lua_hook hook;
+	struct list_head node;		/* in devices, guarded by RTNL */
+	u32 flags;			/* mode; fixed */
+	int members;			/* callbacks, guarded by RTNL */
+	struct xdp_callback __rcu *callbacks[];	/* by CPU; written under RTNL */
+};
+
+static LIST_HEAD(devices);
+
+static u32 device_run(struct xdp_lua_hook *hook, struct xdp_buff *buff)
+{
+	struct xdp_device *device = container_of(hook, struct xdp_device, hook);
+	struct xdp_call call = { .buff = buff };
+	int action;
+
+	call.callback = rcu_dereference_check(device->callbacks[smp_processor_id()],
+					      rcu_read_lock_bh_held());
+	if (!call.callback)
+		return XDP_PASS;
+	action = callback_run(&call);
+	if (action >= 0)
+		return action;
+	atomic64_inc(&call.callback->failures);
+	return call.callback->fallback;
+}
+
+static void device_detached(struct xdp_lua_hook *hook)
+{
+	struct xdp_device *device = container_of(hook, struct xdp_device, hook);
+	struct xdp_callback *callback;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		callback = rtnl_dereference(device->callbacks[cpu]);
+		if (!callback)
+			continue;
+		callback->device = NULL;
+		lunatik_hook_cancel(&callback->hook);
+	}
+	list_del(&device->node);
+	kfree(device);
+}
+
+static const struct xdp_lua_ops device_ops = {
+	.owner = THIS_MODULE,
+	.run = device_run,
+	.detached = device_detached,
+};
+
+static struct xdp_device *device_find(const struct net_device *dev)
+{
+	struct xdp_device *device;
+
+	list_for_each_entry(device, &devices, node)
+		if (device->hook.dev == dev)
+			return device;
+	return NULL;
+}
+
+static void device_join(struct xdp_device *device, struct xdp_callback *callback)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (callback->cpu < 0 || callback->cpu == cpu)
+			rcu_assign_pointer(device->callbacks[cpu], callback);
+	callback->device = device;
+	device->members++;
+}
+
+/* The runtimes of a per-CPU script share their device. */
+static int device_share(struct xdp_device *device, struct xdp_callback *callback, u32 flags)
+{
+	if (callback->cpu < 0 || flags != device->flags ||
+	    strcmp(device->hook.name, callback->script) ||
+	    rcu_access_pointer(device->callbacks[callback->cpu]))
+		return -EBUSY;
+	device_join(device, callback);
+	return 0;
+}
+
+static int device_hook(struct net_device *dev, struct xdp_callback *callback, u32 flags)
+{
+	struct netlink_ext_ack extack = {};
+	struct xdp_device *device;
+	int ret;
+
+	device = kzalloc(struct_size(device, callbacks, nr_cpu_ids), GFP_KERNEL);
+	if (!device)
+		return -ENOMEM;
+	device->hook.ops = &device_ops;
+	device->hook.frags = true;
+	device->flags = flags;
+	/* Shown to people; a name that is too long is cut. */
+	strscpy(device->hook.name, callback->script, sizeof(device->hook.name));
+	device_join(device, callback);
+
+	ret = xdp_lua_attach(dev, &device->hook, flags, &extack);
+	if (ret) {
+		if (extack._msg)
+			pr_warn("%s: %s: %s\n", callback->script, netdev_name(dev), extack._msg);
+		callback->device = NULL;
+		kfree(device);
+		return ret;
+	}
+	list_add(&device->node, &devices);
+	return 0;
+}
+
+/*
+ * A script that was started from a callback under RTNL must not wait for it,
+ * and nothing tells who holds it: so wait for a bounded time.
+ */
+static int rtnl_lock_patiently(void)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(RTNL_PATIENCE_MS);
+
+	while (!rtnl_trylock()) {
+		if (time_after(jiffies, end))
+			return -EBUSY;
+		if (msleep_interruptible(1))
+			return -EINTR;
+	}
+	return 0;
+}
+
+static int device_enter(struct xdp_callback *callback, const char *name, u32 flags)
+{
+	struct xdp_device *device;
+	struct net_device *dev;
+	int ret;
+
+	ret = rtnl_lock_patiently();
+	if (ret)
+		return ret;
+	dev = __dev_get_by_name(current->nsproxy->net_ns, name);
+	device = dev ? device_find(dev) : NULL;
+	if (!dev)
+		ret = -ENODEV;
+	else if (device)
+		ret = device_share(device, callback, flags);
+	else
+		ret = device_hook(dev, callback, flags);
+	rtnl_unlock();
+	return ret;
+}
+
+static void device_leave(struct xdp_callback *callback)
+{
+	struct xdp_device *device;
+	int cpu;
+
+	rtnl_lock();
+	device = callback->device;
+	if (device) {
+		callback->device = NULL;
+		for_each_possible_cpu(cpu)
+			if (rtnl_dereference(device->callbacks[cpu]) == callback)
+				RCU_INIT_POINTER(device->callbacks[cpu], NULL);
+		if (!--device->members)
+			xdp_lua_detach(&device->hook);
+	}
+	rtnl_unlock();
+}
+
+#else /* !XDP_STANDALONE */
+
+static int device_enter(struct xdp_callback *callback, const char *name, u32 flags)
+{
+	return -EOPNOTSUPP;
+}
+
+static void device_leave(struct xdp_callback *callback)
+{
+}
+
+#endif
+
+/* ---- what a script does with its packet --------------------------------- */
+
+static int context_packet(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+
+	lunatik_pushref(L, callback->packet);
+	return 1;
+}
+
+static int context_ifindex(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+
+	lua_pushinteger(L, callback->buff->rxq->dev->ifindex);
+	return 1;
+}
+
+static int context_queue(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+
+	lua_pushinteger(L, callback->buff->rxq->queue_index);
+	return 1;
+}
+
+#ifdef XDP_STANDALONE
+
+#define CONTEXT_ADJUST(what)						\
+static int context_adjust_##what(lua_State *L)				\
+{									\
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class); \
+	int offset = lunatik_checkrange(L, 2, -U16_MAX, U16_MAX);	\
+									\
+	lunatik_try(L, xdp_lua_adjust_##what(callback->buff, offset));	\
+	return 0;							\
+}
+
+CONTEXT_ADJUST(head)
+CONTEXT_ADJUST(tail)
+CONTEXT_ADJUST(meta)
+
+/* return ctx:redirect(ifindex) */
+static int context_redirect(lua_State *L)
+{
+	u32 ifindex;
+
+	lunatik_check(L, 1, &context_class);
+	ifindex = lunatik_checkrange(L, 2, 1, INT_MAX);
+	lua_pushinteger(L, xdp_lua_redirect(ifindex));
+	return 1;
+}
+
+/* An address: an integer for IPv4, 16 bytes for IPv6. */
+static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
+{
+	u8 family = AF_INET;
+	const char *bytes;
+	size_t length;
+
+	if (lua_getfield(L, 2, name) == LUA_TSTRING) {
+		bytes = lua_tolstring(L, -1, &length);
+		if (length != sizeof(struct in6_addr))
+			luaL_error(L, "field '%s' must have 16 bytes", name);
+		memcpy(v6, bytes, length);
+		family = AF_INET6;
+	} else {
+		*v4 = htonl(lunatik_fieldrange(L, 2, name, 0, U32_MAX));
+	}
+	lua_pop(L, 1);
+	return family;
+}
+
+static void fib_push(lua_State *L, const struct bpf_fib_lookup *fib)
+{
+	lua_createtable(L, 0, 3);
+	lua_pushinteger(L, fib->ifindex);
+	lua_setfield(L, -2, "ifindex");
+	lua_pushlstring(L, fib->smac, sizeof(fib->smac));
+	lua_setfield(L, -2, "smac");
+	lua_pushlstring(L, fib->dmac, sizeof(fib->dmac));
+	lua_setfield(L, -2, "dmac");
+}
+
+/*
+ * ctx:fib_lookup{src =, dst =, ifindex =, protocol =, sport =, dport =,
+ * length =, tos =, flags =} -> {ifindex =, smac =, dmac =}, or nil and
+ * BPF_FIB_LKUP_RET_*
+ */
+static int context_fib_lookup(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+	struct bpf_fib_lookup fib = {};
+	u32 flags;
+	int ret;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	fib.family = fib_address(L, "src", &fib.ipv4_src, fib.ipv6_src);
+	if (fib_address(L, "dst", &fib.ipv4_dst, fib.ipv6_dst) != fib.family)
+		luaL_error(L, "fields 'src' and 'dst' are of different families");
+	fib.l4_protocol = lunatik_optfieldrange(L, 2, "protocol", 0, 0, U8_MAX);
+	fib.sport = htons(lunatik_optfieldrange(L, 2, "sport", 0, 0, U16_MAX));
+	fib.dport = htons(lunatik_optfieldrange(L, 2, "dport", 0, 0, U16_MAX));
+	fib.tot_len = lunatik_optfieldrange(L, 2, "length", 0, 0, U16_MAX);
+	if (fib.family == AF_INET)
+		fib.tos = lunatik_optfieldrange(L, 2, "tos", 0, 0, U8_MAX);
+	fib.ifindex = lunatik_optfieldrange(L, 2, "ifindex", callback->buff->rxq->dev->ifindex,
+					    1, INT_MAX);
+	flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, U32_MAX);
+
+	ret = lunatik_try(L, xdp_lua_fib_lookup(callback->buff, &fib, flags));
+	if (ret == BPF_FIB_LKUP_RET_SUCCESS) {
+		fib_push(L, &fib);
+		return 1;
+	}
+	lua_pushnil(L);
+	lua_pushinteger(L, ret);
+	return 2;
+}
+
+#endif /* XDP_STANDALONE */
+
+static const luaL_Reg context_methods[] = {
+	{ "packet", context_packet },
+	{ "ifindex", context_ifindex },
+	{ "queue", context_queue },
+#ifdef XDP_STANDALONE
+	{ "adjust_head", context_adjust_head },
+	{ "adjust_tail", context_adjust_tail },
+	{ "adjust_meta", context_adjust_meta },
+	{ "redirect", context_redirect },
+	{ "fib_lookup", context_fib_lookup },
+#endif
+	{ NULL, NULL }
+};
+
+static const struct lunatik_class context_class = {
+	.name = "xdp.context",
+	.flags = LUNATIK_SINGLE,
+	.methods = context_methods,
+	.owner = THIS_MODULE,
+};
+
+/* ---- attaching ---------------------------------------------------------- */
+
+static void callback_publish(struct xdp_callback *callback)
+{
+	spin_lock_bh(&callbacks_lock);
+	hash_add_rcu(callbacks, &callback->node, callback->hash);
+	spin_unlock_bh(&callbacks_lock);
+}
+
+static void callback_stop(struct lunatik_hook *hook)
+{
+	struct xdp_callback *callback = container_of(hook, struct xdp_callback, hook);
+
+	device_leave(callback);
+	spin_lock_bh(&callbacks_lock);
+	hash_del_rcu(&callback->node);
+	spin_unlock_bh(&callbacks_lock);
+	/* The last packet of a per-CPU script's one CPU, and of eBPF callers. */
+	synchronize_net();
+}
+
+static void callback_free(struct lunatik_hook *hook)
+{
+	lunatik_free(container_of(hook, struct xdp_callback, hook));
+}
+
+static const struct lunatik_hook_ops callback_ops = {
+	.name = "xdp",
+	.stop = callback_stop,
+	.free = callback_free,
+	.owner = THIS_MODULE,
+};
+
+/* Length of the runtime's name without the ":CPU" of a per-CPU runtime. */
+static size_t script_length(const struct lunatik_runtime *runtime)
+{
+	const char *name = lunatik_name(runtime);
+	const char *colon = lunatik_cpu(runtime) < 0 ? NULL : strrchr(name, ':');
+
+	return colon ? colon - name : strlen(name);
+}
+
+struct xdp_options {
+	const char *dev;
+	u32 flags;
+	u32 fallback;
+};
+
+static int optfield(lua_State *L, const char *name, const char *fallback,
+		    const char *const *names)
+{
+	int i;
+
+	lua_getfield(L, 2, name);
+	i = luaL_checkoption(L, -1, fallback, names);
+	lua_pop(L, 1);
+	return i;
+}
+
+static void options_read(lua_State *L, struct xdp_options *options)
+{
+	static const char *const modes[] = { "any", "native", "generic", NULL };
+	static const u32 flags[] = { 0, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE };
+	static const char *const fallbacks[] = { "open", "closed", NULL };
+	static const u32 actions[] = { XDP_PASS, XDP_DROP };
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	options->dev = lunatik_fieldstring(L, 2, "dev", NULL);
+	options->flags = flags[optfield(L, "mode", "any", modes)];
+	options->fallback = actions[optfield(L, "fallback", "open", fallbacks)];
+}
+
+static int push_view(lua_State *L, struct lunatik_object **object)
+{
+	int ref;
+
+	*object = lunatik_view_new(L);
+	ref = lunatik_ref(L, -1);
+	lua_pop(L, 1);
+	return ref;
+}
+
+static bool attached_already(const struct lunatik_runtime *runtime)
+{
+	struct xdp_callback *callback;
+	bool found = false;
+	int bucket;
+
+	spin_lock_bh(&callbacks_lock);
+	hash_for_each(callbacks, bucket, callback, node)
+		if (callback->hook.runtime == runtime && !callback->standalone &&
+		    !callback->ended)
+			found = true;
+	spin_unlock_bh(&callbacks_lock);
+	return found;
+}
+
+/* xdp.attach(fn(packet, argument) -> action), to be called from eBPF
+ * xdp.attach(fn(ctx) -> action, {dev =, mode = "native"|"generic", fallback =})
+ */
+static int xdp_attach(lua_State *L)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	size_t length = script_length(runtime);
+	struct xdp_callback made = {};
+	struct xdp_options options = {};
+	struct xdp_callback *callback;
+	int ret = 0;
+
+	lunatik_checksleep(L, "xdp.attach");
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	made.standalone = !lua_isnoneornil(L, 2);
+	if (made.standalone)
+		options_read(L, &options);
+	else if (attached_already(runtime))
+		lunatik_throw(L, -EBUSY);
+
+	made.packet = push_view(L, &made.packet_object);
+	if (made.standalone) {
+		lunatik_new(L, &context_class, 0);
+		made.context_object = lunatik_object(L, -1);
+		made.context = lunatik_ref(L, -1);
+	} else {
+		made.argument = push_view(L, &made.argument_object);
+	}
+	made.function = lunatik_ref(L, 1);
+
+	/* Nothing may raise an error from here until the core owns the hook. */
+	callback = lunatik_alloc(L, sizeof(*callback) + length + 1);
+	*callback = made;
+	memcpy(callback->script, lunatik_name(runtime), length);
+	callback->hash = script_hash(callback->script, length);
+	callback->cpu = lunatik_cpu(runtime);
+	callback->fallback = options.fallback;
+	callback->packet_view.ops = &packet_ops;
+	callback->packet_view.lent = callback;
+	callback->argument_view.ops = &lunatik_memory_ops;
+	callback->argument_view.lent = &callback->argument_memory;
+	INIT_HLIST_NODE(&callback->node);
+	lunatik_hook_add(L, &callback->hook, &callback_ops);
+
+	if (callback->standalone)
+		ret = device_enter(callback, options.dev, options.flags);
+	if (ret) {
+		lunatik_hook_abort(&callback->hook);
+		lunatik_throw(L, ret);
+	}
+	callback_publish(callback);
+	return 0;
+}
+
+/* xdp.detach(): all callbacks of this runtime */
+static int xdp_detach(lua_State *L)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	struct xdp_callback *callback;
+	int bucket;
+
+	spin_lock_bh(&callbacks_lock);
+	hash_for_each(callbacks, bucket, callback, node) {
+		if (callback->hook.runtime != runtime)
+			continue;
+		WRITE_ONCE(callback->ended, true);
+		lunatik_hook_cancel(&callback->hook);
+	}
+	spin_unlock_bh(&callbacks_lock);
+	return 0;
+}
+
+/* xdp.failures() -> how often a callback of this runtime gave no action */
+static int xdp_failures(lua_State *L)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	struct xdp_callback *callback;
+	lua_Integer failures = 0;
+	int bucket;
+
+	spin_lock_bh(&callbacks_lock);
+	hash_for_each(callbacks, bucket, callback, node)
+		if (callback->hook.runtime == runtime)
+			failures += atomic64_read(&callback->failures);
+	spin_unlock_bh(&callbacks_lock);
+	lua_pushinteger(L, failures);
+	return 1;
+}
+
+/* Room of the helper's that it does the same as: a BPF program's stack. */
+#define CSUM_DIFF_MAX	512
+
+/* xdp.csum_diff(from, to[, seed]) -> the sum of what replaces what */
+static int xdp_csum_diff(lua_State *L)
+{
+	__be32 words[CSUM_DIFF_MAX / sizeof(__be32)];
+	size_t from_size, to_size, i;
+	const char *from = luaL_optlstring(L, 1, "", &from_size);
+	const char *to = luaL_optlstring(L, 2, "", &to_size);
+	u32 seed = lunatik_optrange(L, 3, 0, 0, U32_MAX);
+
+	if (from_size > sizeof(words) || to_size > sizeof(words) - from_size ||
+	    from_size % sizeof(__be32) || to_size % sizeof(__be32))
+		lunatik_throw(L, -EINVAL);
+	memcpy(words, from, from_size);
+	for (i = 0; i < from_size / sizeof(__be32); i++)
+		words[i] = ~words[i];
+	memcpy((u8 *)words + from_size, to, to_size);
+	lua_pushinteger(L, (__force u32)csum_partial(words, from_size + to_size,
+						     (__force __wsum)seed));
+	return 1;
+}
+
+static int xdp_ktime(lua_State *L)
+{
+	lua_pushinteger(L, ktime_get_mono_fast_ns());
+	return 1;
+}
+
+static int xdp_cpu(lua_State *L)
+{
+	lua_pushinteger(L, raw_smp_processor_id());
+	return 1;
+}
+
+static int xdp_random(lua_State *L)
+{
+	lua_pushinteger(L, get_random_u32());
+	return 1;
+}
+
+static const luaL_Reg xdp_functions[] = {
+	{ "attach", xdp_attach },
+	{ "detach", xdp_detach },
+	{ "failures", xdp_failures },
+	{ "csum_diff", xdp_csum_diff },
+	{ "ktime", xdp_ktime },
+	{ "cpu", xdp_cpu },
+	{ "random", xdp_random },
+	{ NULL, NULL }
+};
+
+static const struct lunatik_library xdp_library = {
+	.name = "xdp",
+	.contexts = LUNATIK_SOFTIRQ,
+	.functions = xdp_functions,
+};
+
+LUNATIK_LIBRARY(xdp, xdp_library);
+
+#define XDP_CONSTANT(name)	{ #name, XDP_##name }
+
+static const struct lunatik_constant xdp_constants[] = {
+	XDP_CONSTANT(ABORTED),
+	XDP_CONSTANT(DROP),
+	XDP_CONSTANT(PASS),
+	XDP_CONSTANT(TX),
+	XDP_CONSTANT(REDIRECT),
+	{ NULL }
+};
+
+static const struct lunatik_namespace xdp_namespaces[] = {
+	{ NULL, xdp_constants },
+	{ NULL, NULL }
+};
+
+static const struct lunatik_library linux_xdp_library = {
+	.name = "linux.xdp",
+	.contexts = LUNATIK_ANY,
+	.namespaces = xdp_namespaces,
+};
+
+LUNATIK_LIBRARY(linux_xdp, linux_xdp_library);
+
+static int __init lunatik_xdp_init(void)
+{
+	return register_btf_kfunc_id_set(BPF_PROG_TYPE_XDP, &xdp_kfunc_set);
+}
+module_init(lunatik_xdp_init);
+
+/* Programs that call the kfunc, scripts and devices all hold the module. */
+static void __exit lunatik_xdp_exit(void)
+{
+}
+module_exit(lunatik_xdp_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Lunatik: XDP");
