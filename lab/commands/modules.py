@@ -14,11 +14,12 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Build modules against an exact kernel.", no_args_is_help=True)
     group.callback()(_group)
     group.command("build")(build)
+    group.command("lint")(lint)
     app.add_typer(group, name="modules")
 
 
 def _group() -> None:
-    """Keeps `build` a word of its own although it is the only one."""
+    """Modules of lab.yaml and of your own."""
 
 
 def build(  # noqa: PLR0917 - typer's parameters are the command's options
@@ -69,3 +70,36 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
         print(json.dumps({"key": built.key, "payload": str(built.payload), **said}, indent=1))
     else:
         print(built.path)
+
+
+def lint(
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
+    ] = None,
+    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
+    module: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
+    ] = None,
+) -> None:
+    """Read modules as the kernel's maintainers would: checkpatch --strict, sparse, W=1."""
+    from lab import manifest
+    from lab.errors import KernelError
+    from lab.kernel.build import build_kernel
+    from lab.kernel.recipe import LOCK, make_recipe
+    from lab.modules.lint import lint as lint_tree
+    from lab.modules.tree import module_trees
+    from lab.store import Store
+
+    store = Store()
+    lab = manifest.read()
+    trees = module_trees(lab, module or (), lock=LOCK, store=store)
+    recipe = make_recipe(lab, kernel or lab.default_kernel, store=store, flavour=flavour)
+    built = build_kernel(recipe, store=store)
+    findings = [finding for tree in trees for finding in lint_tree(built, tree, store)]
+    for finding in findings:
+        print(finding)
+    if findings:
+        raise KernelError(f"{len(findings)} findings in the modules' C")
+    print(f"{', '.join(tree.name for tree in trees)}: nothing to say")

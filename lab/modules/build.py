@@ -69,9 +69,9 @@ def _build_tree(
         # below the same relative paths, and BTF is split against one vmlinux.
         _wipe_if_other(hot, "kernel", kernel.key, work)
         work.mkdir(exist_ok=True)
-        _mirror(tree, work)
+        mirror(tree, work)
         if tree.fetch_lua is not None:
-            _lay_lua(tree, hot, work)
+            lay_lua(tree, hot, work)
         _make(kernel, tree, work, before, log=hot / "build.log", store=store)
         modules = tuple(work / line for line in _order(work))
         for module in modules:
@@ -88,7 +88,7 @@ def _wipe_if_other(hot: Path, what: str, key: str, path: Path) -> bool:
     return True
 
 
-def _mirror(tree: ModuleTree, work: Path) -> None:
+def mirror(tree: ModuleTree, work: Path) -> None:
     """Copy what differs in content; what does not keeps its time, for make."""
     words = [f"--exclude={pattern}" for pattern in (*PRODUCTS, f"/{UPSTREAM}")]
     run(
@@ -97,7 +97,7 @@ def _mirror(tree: ModuleTree, work: Path) -> None:
     )
 
 
-def _lay_lua(tree: ModuleTree, hot: Path, work: Path) -> None:
+def lay_lua(tree: ModuleTree, hot: Path, work: Path) -> None:
     """Lay pristine Lua with the tree's patches, by the tree's own program, when either changed."""
     assert tree.fetch_lua is not None
     lua = tree.fetch_lua()
@@ -127,7 +127,7 @@ def _make(
     store: Store,
 ) -> None:
     log.unlink(missing_ok=True)
-    words = {**_variables(kernel, work), "M": str(work)}
+    words = {**variables(kernel, work), "M": str(work)}
     symvers = [str(built.path / "Module.symvers") for built in before]
     if symvers:
         words["KBUILD_EXTRA_SYMBOLS"] = " ".join(symvers)
@@ -142,7 +142,7 @@ def _make(
         ) from None
 
 
-def _variables(kernel: Kernel, work: Path) -> dict[str, str]:
+def variables(kernel: Kernel, work: Path) -> dict[str, str]:
     """What the kernel was built with; its compiler above all."""
     said: Mapping[str, str] = json.loads(kernel.build_json.read_text())["variables"]
     maps = f"-fdebug-prefix-map={work}=."
