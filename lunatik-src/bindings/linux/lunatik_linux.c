@@ -194,6 +194,41 @@ static int linux_lookup(lua_State *L)
 #endif
 }
 
+/* linux.stat is what require("linux.stat") gives, loaded on first use */
+static int linux_index(lua_State *L)
+{
+	static const char * const tables[] = {
+		"stat", "eth", "xdp", "bpf", "task", "notify", "netdev", "socket", "nf",
+	};
+	const char *key;
+	int i;
+
+	if (lua_type(L, 2) != LUA_TSTRING)
+		return 0;
+	key = lua_tostring(L, 2);
+	for (i = 0; i < ARRAY_SIZE(tables); i++)
+		if (!strcmp(key, tables[i]))
+			break;
+	if (i == ARRAY_SIZE(tables))
+		return 0;
+
+	lua_getglobal(L, "require");
+	lua_pushfstring(L, "linux.%s", key);
+	lua_call(L, 1, 1);
+	lua_pushvalue(L, 2);
+	lua_pushvalue(L, -2);
+	lua_rawset(L, 1);
+	return 1;
+}
+
+static void linux_open(lua_State *L)
+{
+	lua_createtable(L, 0, 1);
+	lua_pushcfunction(L, linux_index);
+	lua_setfield(L, -2, "__index");
+	lua_setmetatable(L, -2);
+}
+
 static const luaL_Reg linux_functions[] = {
 	{"random", linux_random},
 	{"schedule", linux_schedule},
@@ -212,6 +247,7 @@ static const struct lunatik_library linux_library = {
 	.name = "linux",
 	.contexts = LUNATIK_ANY,
 	.functions = linux_functions,
+	.open = linux_open,
 };
 
 LUNATIK_LIBRARY(linux, linux_library);

@@ -355,10 +355,20 @@ static const struct lunatik_namespace nf_namespaces[] = {
 	{ NULL, NULL }
 };
 
+/* linux.nf.ct comes from the module of the constants. */
+static void nf_open(lua_State *L)
+{
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "linux.nf.ct");
+	lua_call(L, 1, 1);
+	lua_setfield(L, -2, "ct");
+}
+
 static const struct lunatik_library linux_nf_library = {
 	.name = "linux.nf",
 	.contexts = LUNATIK_ANY,
 	.namespaces = nf_namespaces,
+	.open = nf_open,
 };
 
 LUNATIK_LIBRARY(linux_nf, linux_nf_library);
