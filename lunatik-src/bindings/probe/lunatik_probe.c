@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * probe - scripts that run when the kernel executes an instruction (kprobes)
+ *
+ * A probe can hit anywhere, also while the code that is probed holds a lock of
+ * the allocator's or of the runtime's own. Both are held with interrupts off
+ * only, so a hit with interrupts off is left out, and counted as missed. What
+ * hits through a breakpoint and not through the function tracer's call at the
+ * start of a function looks like an NMI to the core, which refuses it.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kprobes.h>
+#include <linux/kallsyms.h>
+#include <linux/printk.h>
+#include <linux/ptrace.h>
+#include <linux/workqueue.h>
+
+#include "lunatik.h"
+
+struct probe {
+	struct lunatik_hook hook;
+	struct kprobe kprobe;
+	char symbol[KSYM_NAME_LEN];	/* fixed; empty: by address */
+	int pre, post;			/* references; guarded by the runtime's lock */
+	bool closed;			/* set under the runtime's lock, never cleared */
+	bool enabled;			/* set under the runtime's lock */
+	struct work_struct toggle;	/* makes the kernel's state that of enabled */
+	bool warned;			/* of missed hits; races are harmless */
+};
+
+/* The object that a script holds. */
+struct handle {
+	struct probe *probe;		/* its hook is counted */
+};
+
+/* ---- hits ---------------------------------------------------------------- */
+
+struct request {
+	struct probe *probe;
+	bool post;
+};
+
+static int dump(lua_State *L)
+{
+	dump_stack();
+	return 0;
+}
+
+static int call_handler(lua_State *L, void *arg)
+{
+	struct request *request = arg;
+	struct probe *probe = request->probe;
+	int ref = request->post ? probe->post : probe->pre;
+
+	if (probe->closed || !probe->enabled || ref == LUA_NOREF)
+		return 0;
+	lunatik_pushref(L, ref);
+	if (*probe->symbol)
+		lua_pushstring(L, probe->symbol);
+	else
+		lua_pushlightuserdata(L, probe->kprobe.addr);
+	lua_pushcfunction(L, dump);
+	lua_call(L, 2, 0);
+	return 0;
+}
+
+static void probe_hit(struct kprobe *kprobe, struct pt_regs *regs, bool post)
+{
+	struct probe *probe = container_of(kprobe, struct probe, kprobe);
+	struct request request = { .probe = probe, .post = post };
+
+	if (READ_ONCE(probe->closed) || !READ_ONCE(probe->enabled))
+		return;
+	if (!regs_irqs_disabled(regs) && !in_nmi()) {
+		lunatik_run(probe->hook.runtime, call_handler, &request);
+		return;
+	}
+	if (!READ_ONCE(probe->warned)) {
+		WRITE_ONCE(probe->warned, true);
+		pr_warn("%s: hits of %pS with interrupts off are left out\n",
+			lunatik_name(probe->hook.runtime), kprobe->addr);
+	}
+}
+
+static int probe_pre(struct kprobe *kprobe, struct pt_regs *regs)
+{
+	probe_hit(kprobe, regs, false);
+	return 0;
+}
+
+static void probe_post(struct kprobe *kprobe, struct pt_regs *regs, unsigned long flags)
+{
+	probe_hit(kprobe, regs, true);
+}
+
+/* ---- life ---------------------------------------------------------------- */
+
+static void probe_toggle(struct work_struct *work)
+{
+	struct probe *probe = container_of(work, struct probe, toggle);
+
+	if (READ_ONCE(probe->enabled))
+		enable_kprobe(&probe->kprobe);
+	else
+		disable_kprobe(&probe->kprobe);
+}
+
+/* unregister_kprobe() waits for the last hit. */
+static void probe_stop(struct lunatik_hook *hook)
+{
+	struct probe *probe = container_of(hook, struct probe, hook);
+
+	WRITE_ONCE(probe->closed, true);
+	cancel_work_sync(&probe->toggle);
+	unregister_kprobe(&probe->kprobe);
+}
+
+static void probe_free(struct lunatik_hook *hook)
+{
+	lunatik_free(container_of(hook, struct probe, hook));
+}
+
+static const struct lunatik_hook_ops probe_ops = {
+	.name = "probe",
+	.stop = probe_stop,
+	.free = probe_free,
+	.owner = THIS_MODULE,
+};
+
+static void handle_release(void *private)
+{
+	struct handle *handle = private;
+
+	if (handle->probe)
+		lunatik_hook_put(&handle->probe->hook);
+}
+
+/* Also from a handler of the probe's: the core's workqueue takes it out. */
+static void handle_stop(lua_State *L, void *private)
+{
+	struct handle *handle = private;
+	struct probe *probe = handle->probe;
+
+	if (!probe || probe->closed)
+		return;
+	WRITE_ONCE(probe->closed, true);
+	lunatik_unref(L, probe->pre);
+	lunatik_unref(L, probe->post);
+	lunatik_hook_cancel(&probe->hook);
+}
+
+static const struct lunatik_class handle_class;
+
+/*
+ * At once for the script; the kernel's own work of patching the probe in or
+ * out, which sleeps, follows. A closed probe stays closed.
+ */
+static int handle_enable(lua_State *L)
+{
+	struct handle *handle = lunatik_check(L, 1, &handle_class);
+	struct probe *probe = handle->probe;
+
+	luaL_checktype(L, 2, LUA_TBOOLEAN);
+	if (!probe || probe->closed)
+		return luaL_error(L, "probe is closed");
+	WRITE_ONCE(probe->enabled, lua_toboolean(L, 2));
+	schedule_work(&probe->toggle);
+	return 0;
+}
+
+static const luaL_Reg handle_methods[] = {
+	{ "enable", handle_enable },
+	{ NULL, NULL }
+};
+
+/* Single: it drops references of its runtime's. */
+static const struct lunatik_class handle_class = {
+	.name = "probe",
+	.flags = LUNATIK_SINGLE,
+	.methods = handle_methods,
+	.release = handle_release,
+	.stop = handle_stop,
+	.owner = THIS_MODULE,
+};
+
+static void take_target(lua_State *L, struct probe *probe)
+{
+	const char *symbol;
+	size_t length;
+
+	switch (lua_type(L, 1)) {
+	case LUA_TLIGHTUSERDATA:
+		probe->kprobe.addr = lua_touserdata(L, 1);
+		break;
+	case LUA_TNUMBER:
+		probe->kprobe.addr = (kprobe_opcode_t *)(uintptr_t)luaL_checkinteger(L, 1);
+		break;
+	default:
+		symbol = luaL_checklstring(L, 1, &length);
+		if (!length || length >= sizeof(probe->symbol) || strlen(symbol) != length)
+			luaL_argerror(L, 1, "invalid symbol");
+		memcpy(probe->symbol, symbol, length);
+	}
+}
+
+/* probe.new(symbol or address, {pre = , post = }) */
+static int probe_new(lua_State *L)
+{
+	struct handle *handle;
+	struct probe *probe;
+	int ret;
+
+	lunatik_checksleep(L, "probe.new");
+	luaL_checktype(L, 2, LUA_TTABLE);
+	handle = lunatik_new(L, &handle_class, sizeof(*handle));
+
+	/* Until the core owns the hook, an error leaves the memory to Lua. */
+	probe = lua_newuserdatauv(L, sizeof(*probe), 0);
+	memset(probe, 0, sizeof(*probe));
+	take_target(L, probe);
+	probe->pre = lunatik_fieldref(L, 2, "pre", true);
+	probe->post = lunatik_fieldref(L, 2, "post", true);
+	probe = memcpy(lunatik_alloc(L, sizeof(*probe)), probe, sizeof(*probe));
+	lua_pop(L, 1);
+
+	if (*probe->symbol)
+		probe->kprobe.symbol_name = probe->symbol;
+	probe->kprobe.pre_handler = probe_pre;
+	if (probe->post != LUA_NOREF)
+		probe->kprobe.post_handler = probe_post;
+	probe->enabled = true;
+	INIT_WORK(&probe->toggle, probe_toggle);
+	lunatik_hook_add(L, &probe->hook, &probe_ops);
+
+	ret = register_kprobe(&probe->kprobe);
+	if (ret) {
+		lunatik_hook_abort(&probe->hook);
+		return lunatik_throw(L, ret);
+	}
+	lunatik_hook_get(&probe->hook);
+	handle->probe = probe;
+	return 1;
+}
+
+static const luaL_Reg probe_functions[] = {
+	{ "new", probe_new },
+	{ NULL, NULL }
+};
+
+static const struct lunatik_library probe_library = {
+	.name = "probe",
+	.contexts = LUNATIK_HARDIRQ,
+	.functions = probe_functions,
+};
+
+LUNATIK_LIBRARY(probe, probe_library);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Lunatik: kprobes");
