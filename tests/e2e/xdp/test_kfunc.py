@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An XDP program in eBPF asks a Lua script; any kernel will do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab import process
+from lab.vm.machine import Machine
+
+# linux/bpf.h wants asm/types.h, which Debian keeps by architecture.
+INCLUDE = ["-I/usr/include/x86_64-linux-gnu"]
+PROGRAM = Path(__file__).with_name("call_lua.bpf.c")
+
+VERDICT = """
+local xdp = require("xdp")
+local action = require("linux.xdp")
+xdp.attach(function(packet, argument)
+    local length = argument:getuint32(0)
+    if length ~= #packet then error("lengths differ") end
+    argument:setuint32(4, length + 1)
+    return packet:getuint8(23) == 1 and action.DROP or action.PASS
+end)
+"""
+
+
+@pytest.fixture
+def asking(node: Machine, tmp_path: Path) -> Machine:
+    """A machine whose r0 runs the program."""
+    made = tmp_path / "call_lua.bpf.o"
+    process.run(
+        ["clang", "-O2", "-g", "-target", "bpf", *INCLUDE, "-c", str(PROGRAM), "-o", str(made)]
+    )
+    node.copy_to(made, "/tmp/call_lua.bpf.o")
+    node.module("lunatik_xdp")
+    node.succeed(
+        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+        "bpftool prog load /tmp/call_lua.bpf.o /sys/fs/bpf/call_lua",
+        "bpftool net attach xdp pinned /sys/fs/bpf/call_lua dev r0",
+    )
+    return node
+
+
+def test_module_has_type_information(machine: Machine) -> None:
+    # Without it the kfunc is not registered, and nobody says so.
+    machine.module("lunatik_xdp")
+    machine.succeed("test -s /sys/kernel/btf/lunatik_xdp")
+
+
+@pytest.mark.parametrize("percpu", ["", " percpu"])
+def test_script_decides_and_answers(asking: Machine, percpu: str) -> None:
+    asking.succeed("reach")
+    asking.copy_to(VERDICT.encode(), "/lib/modules/lua/verdict.lua")
+    asking.succeed(f"lunatik run verdict softirq{percpu}")
+    asking.fail("reach")
+    asking.succeed("lunatik stop verdict", "reach")
+
+
+def test_key_of_the_same_length_is_another_script(asking: Machine) -> None:
+    asking.copy_to(VERDICT.encode(), "/lib/modules/lua/vardict.lua")
+    asking.succeed("lunatik run vardict softirq", "reach")
+
+
+def test_failing_script_gives_the_program_its_way(asking: Machine) -> None:
+    asking.copy_to(
+        b'require("xdp").attach(function() error("rotten") end)', "/lib/modules/lua/verdict.lua"
+    )
+    asking.succeed("lunatik run verdict softirq", "reach")
+    asking.wait_until_succeeds("dmesg | grep rotten")

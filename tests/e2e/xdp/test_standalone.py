@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A Lua script on a device, without any BPF program."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.vm.machine import Machine
+
+DROP_ICMP = """
+local xdp = require("xdp")
+local action = require("linux.xdp")
+local ICMP <const> = 1
+xdp.attach(function(ctx)
+    return ctx:packet():getuint8(23) == ICMP and action.DROP or action.PASS
+end, {{dev = "r0", mode = "{mode}"}})
+"""
+
+pytestmark = [pytest.mark.usefixtures("hooks")]
+
+modes = pytest.mark.parametrize("mode", ["native", "generic"])
+
+
+def script(machine: Machine, text: str, name: str = "filter") -> None:
+    machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
+
+
+@modes
+@pytest.mark.parametrize("percpu", ["", " percpu"])
+def test_script_drops_what_it_says(node: Machine, mode: str, percpu: str) -> None:
+    script(node, DROP_ICMP.format(mode=mode))
+    node.succeed(f"lunatik run filter softirq{percpu}")
+    node.fail("reach")
+    node.succeed("lunatik stop filter", "reach")
+
+
+@modes
+def test_hook_ends_with_its_device(node: Machine, mode: str) -> None:
+    script(node, DROP_ICMP.format(mode=mode))
+    node.succeed("lunatik run filter softirq", "ip link del r0", "lunatik stop filter")
+
+
+@pytest.mark.parametrize(("fallback", "arrives"), [("open", True), ("closed", False)])
+def test_failing_script_falls_back(node: Machine, fallback: str, arrives: bool) -> None:
+    script(
+        node,
+        'require("xdp").attach(function() error("rotten") end,'
+        f' {{dev = "r0", fallback = "{fallback}"}})',
+    )
+    node.succeed("lunatik run filter softirq")
+    (node.succeed if arrives else node.fail)("reach")
+    node.wait_until_succeeds("dmesg | grep rotten")
+
+
+def test_no_action_is_a_failure(node: Machine) -> None:
+    script(
+        node,
+        'require("xdp").attach(function() return 5 end, {dev = "r0", fallback = "closed"})',
+    )
+    node.succeed("lunatik run filter softirq")
+    node.fail("reach")
+    node.wait_until_succeeds("dmesg | grep 'returned no action'")
+
+
+def test_second_script_is_refused(node: Machine) -> None:
+    script(node, DROP_ICMP.format(mode="native"))
+    script(node, DROP_ICMP.format(mode="generic"), "other")
+    node.succeed("lunatik run filter softirq")
+    assert "E" in node.fail("lunatik run other softirq")
+    node.succeed("lunatik stop filter", "lunatik run other softirq")
+    node.fail("reach")
+
+
+def test_packet_is_closed_after_its_callback(node: Machine) -> None:
+    script(
+        node,
+        """
+        local xdp = require("xdp")
+        local kept
+        xdp.attach(function(ctx)
+            if kept then
+                local ok, why = pcall(kept.getuint8, kept, 0)
+                print("again", ok)
+            end
+            kept = ctx:packet()
+            local ok, why = pcall(ctx.adjust_head, ctx, 60000)
+            print("limit", why)
+            return 2
+        end, {dev = "r0"})
+        """,
+    )
+    node.succeed("lunatik run filter softirq", "reach")
+    node.wait_until_succeeds("dmesg | grep 'limit.*EINVAL'")
