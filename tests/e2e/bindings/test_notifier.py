@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""notifier: devices come and go, keys are pressed, terminals written; scripts are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lab.vm.machine import CommandFailed, Machine
+
+Script = Callable[..., None]
+
+WATCH = """
+local notifier = require("notifier")
+local netdev, notify = require("linux.netdev"), require("linux.notify")
+local names = {}
+for name, value in pairs(netdev) do names[value] = names[value] or name end
+names[netdev.REGISTER], names[netdev.UNREGISTER] = "REGISTER", "UNREGISTER"
+names[netdev.UP], names[netdev.DOWN] = "UP", "DOWN"
+local watch
+watch = notifier.netdevice(function(event, name)
+    print("saw", names[event], name)
+    %s
+end)
+print("body is done")
+"""
+
+
+def seen(machine: Machine) -> list[str]:
+    """ "REGISTER lo" and so on, as the script printed them."""
+    lines = machine.succeed("dmesg | sed -n 's/.*script: saw\\t//p'").splitlines()
+    return [line.replace("\t", " ") for line in lines]
+
+
+def test_devices_that_are_there_are_replayed_in_the_body(machine: Machine, script: Script) -> None:
+    machine.succeed("ip link add dummy7 type dummy", "ip link set dummy7 up")
+    script(WATCH % "")
+    events = seen(machine)
+    assert "REGISTER lo" in events
+    assert events.index("REGISTER dummy7") < events.index("UP dummy7")
+    log = machine.succeed("dmesg")
+    assert log.index("dummy7") < log.rindex("body is done")
+
+
+def test_devices_that_come_and_go_are_told(machine: Machine, script: Script) -> None:
+    script(WATCH % "")
+    before = len(seen(machine))
+    machine.succeed("ip link add dummy7 type dummy", "ip link set dummy7 up", "ip link del dummy7")
+    events = seen(machine)[before:]
+    wanted = [f"{event} dummy7" for event in ("REGISTER", "UP", "DOWN", "UNREGISTER")]
+    assert [event for event in events if event in wanted] == wanted
+
+
+def test_a_script_can_forbid_a_device(machine: Machine, script: Script) -> None:
+    script(WATCH % 'if event == netdev.PRE_UP and name == "dummy7" then return notify.BAD end')
+    machine.succeed("ip link add dummy7 type dummy", "ip link add dummy8 type dummy")
+    machine.fail("ip link set dummy7 up")
+    machine.succeed("ip link set dummy8 up", "lunatik stop script", "ip link set dummy7 up")
+
+
+def test_stopped_from_its_own_callback_it_is_silent(machine: Machine, script: Script) -> None:
+    script(WATCH % 'if name == "dummy7" then watch:stop() watch:stop() end')
+    machine.succeed("ip link add dummy7 type dummy", "ip link add dummy8 type dummy")
+    assert not [event for event in seen(machine) if "dummy8" in event]
+    assert len([event for event in seen(machine) if "dummy7" in event]) == 1
+    machine.succeed("lunatik stop script", "ip link del dummy7")
+
+
+def test_no_event_after_the_script_was_stopped(machine: Machine, script: Script) -> None:
+    script(WATCH % "")
+    machine.succeed("lunatik stop script")
+    before = len(seen(machine))
+    machine.succeed("ip link add dummy7 type dummy", "ip link del dummy7")
+    assert len(seen(machine)) == before
+    machine.succeed("modprobe -r lunatik_notifier")
+
+
+@pytest.mark.parametrize("answer", ["77", "'x'", "{}", "error('rotten')", "1 << 40", "-22"])
+def test_rubbish_for_an_answer_stops_nothing(machine: Machine, script: Script, answer: str) -> None:
+    statement = answer if answer.startswith("error") else f"return {answer}"
+    script(WATCH % f'if name == "dummy7" then {statement} end')
+    machine.succeed("ip link add dummy7 type dummy", "ip link set dummy7 up")
+    assert "UP dummy7" in seen(machine)
+    machine.succeed("dmesg | grep -E 'NOTIFY_ value|rotten|integer'")
+
+
+def test_no_second_notifier_from_a_callback(machine: Machine, script: Script) -> None:
+    # It would wait for the very lock that its caller holds.
+    script(
+        WATCH % 'if name == "dummy7" then print(select(2, pcall(notifier.netdevice, print))) end'
+    )
+    machine.succeed("ip link add dummy7 type dummy")
+    machine.succeed("dmesg | grep 'not in the callback of another one'")
+
+
+def test_a_runtime_that_broke_its_cap_holds_up_nobody(machine: Machine, script: Script) -> None:
+    script(WATCH % 'if name == "dummy7" then while true do end end')
+    machine.execute("ip link add dummy7 type dummy", timeout=120)
+    machine.succeed("ip link add dummy8 type dummy", "ip link del dummy8", timeout=30)
+    assert "dummy7" in machine.succeed("ip -br link")
+    machine.succeed("lunatik list | grep broken", "lunatik stop script")
+
+
+@pytest.mark.parametrize(
+    ("call", "context"),
+    [("netdevice", "hardirq"), ("keyboard", "process"), ("vterm", "process"), ("vterm", "softirq")],
+)
+def test_refused_where_it_could_not_run(script: Script, call: str, context: str) -> None:
+    with pytest.raises(CommandFailed, match="not available in a"):
+        script(f'require("notifier").{call}(print)', context=context)
+
+
+@pytest.mark.parametrize("argument", ["", "nil", "7", "{}"])
+def test_a_callback_is_a_function(script: Script, argument: str) -> None:
+    with pytest.raises(CommandFailed, match="function expected"):
+        script(f'require("notifier").netdevice({argument})')
+
+
+def test_what_a_terminal_is_told_to_write(machine: Machine, script: Script) -> None:
+    script(
+        """
+        local count = 0
+        local watch
+        watch = require("notifier").vterm(function(event, c, vc)
+            if c == 0x7a and vc == 0 then
+                count = count + 1
+                print("wrote z, times " .. count .. (" event %d"):format(event))
+                if count == 2 then watch:stop() end
+            end
+        end)
+        """,
+        context="hardirq",
+    )
+    machine.succeed("printf zzzz > /dev/tty1")
+    said = machine.wait_until_succeeds("dmesg | grep 'wrote z'")
+    assert "times 2" in said
+    assert "times 3" not in said
+    machine.succeed("lunatik stop script")
+
+
+def test_keys_are_told(machine: Machine, script: Script) -> None:
+    script(
+        """
+        require("notifier").keyboard(function(event, down, shift, value)
+            if type(down) == "boolean" and type(shift) == "boolean" and value == 30 then
+                print("key 30 " .. (down and "down" or "up"))
+            end
+        end)
+        """,
+        context="hardirq",
+    )
+    machine.body.monitor("send-key", keys=[{"type": "qcode", "data": "a"}])
+    machine.wait_until_succeeds("dmesg | grep 'key 30 up'")

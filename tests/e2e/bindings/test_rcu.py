@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""rcu: tables that all runtimes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lab.vm.machine import Machine
+
+Check = Callable[[str], str]
+
+
+def test_keys_of_the_same_length_are_different(check: Check) -> None:
+    # In one bucket, a lookup that compares no more than lengths finds the wrong one.
+    check(
+        r"""
+        local t = require("rcu").table(1)
+        t.ab, t.cd, t["a\0"], t["a\1"] = 1, 2, 3, 4
+        assert(t.ab == 1 and t.cd == 2 and t["a\0"] == 3 and t["a\1"] == 4)
+        assert(t.ef == nil and t.a == nil and t.abc == nil and t[""] == nil)
+        t.ab = nil
+        assert(t.ab == nil and t.cd == 2)
+        """
+    )
+
+
+def test_values_and_what_is_none(check: Check) -> None:
+    check(
+        """
+        local t = require("rcu").table()
+        t.yes, t.no, t.least = true, false, math.mininteger
+        assert(t.yes == true and t.no == false and t.least == math.mininteger)
+        local d = require("data").new(8)
+        t.object = d
+        assert(t.object == d)
+        for _, wrong in ipairs{"text", {}, print, coroutine.create(print)} do
+            raises("expected", function() t.key = wrong end)
+        end
+        raises("expected", function() t[{}] = 1 end)
+        raises("", function() t[("x"):rep(1 << 20)] = 1 end)
+        for _, n in ipairs{0, -1, 1 << 20, 1 << 40, math.mininteger} do
+            raises("bad argument", require("rcu").table, n)
+        end
+        """
+    )
+
+
+def test_map_visits_all_and_may_change_the_table(check: Check) -> None:
+    check(
+        """
+        local rcu = require("rcu")
+        local t, sum = rcu.table(4), 0
+        for i = 1, 200 do t["key" .. i] = i end
+        rcu.map(t, function(key, value)
+            assert(key == "key" .. value)
+            sum = sum + value
+            t[key] = nil
+            t["key" .. 201 - value] = nil
+        end)
+        rcu.map(t, function(key) error(key .. " is still there") end)
+        assert(sum >= 100 * 101 // 2)
+        t.a = 1
+        raises("stop here", rcu.map, t,
+            function() error("stop here") end)
+        """
+    )
+
+
+def test_an_object_lives_as_long_as_its_entry(check: Check) -> None:
+    check(
+        """
+        local t = require("rcu").table()
+        do
+            local d = require("data").new(8)
+            d:setstring(0, "kept")
+            t.data = d
+        end
+        collectgarbage() collectgarbage()
+        assert(t.data:getstring(0, 4) == "kept")
+        local held = t.data
+        t.data = nil
+        collectgarbage()
+        assert(held:getstring(0, 4) == "kept" and t.data == nil)
+        """
+    )
+
+
+def test_ten_thousand_entries_released_at_once(machine: Machine) -> None:
+    machine.lua(
+        """
+        local rcu = require("rcu")
+        local t = rcu.table(64)
+        for i = 1, 10000 do t["key" .. i] = i end
+        t = nil
+        collectgarbage() collectgarbage()
+        """,
+        timeout=60,
+    )
+    assert machine.lua("return 1") == "1"
+
+
+def test_is_seen_by_other_runtimes(check: Check, other: Callable[[str], None]) -> None:
+    other("return function(t) t.answer = t.question + 1 end")
+    check(
+        """
+        local t = require("rcu").table()
+        for _, context in ipairs{"process", "softirq", "hardirq"} do
+            t.question, t.answer = 41, nil
+            local runtime = require("lunatik").runtime("other", context)
+            runtime:resume(t)
+            assert(t.answer == 42, context)
+            runtime:stop()
+        end
+        """
+    )

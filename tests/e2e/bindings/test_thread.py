@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""thread: kernel threads that run scripts, and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lab.vm.machine import CommandFailed, Machine
+
+LOOP = """
+local thread, linux = require("thread"), require("linux")
+return function()
+    print("task " .. thread.current():task().command)
+    while not thread.shouldstop() do linux.schedule(20) end
+    print("saw the end")
+end
+"""
+
+
+def test_runs_as_a_task_and_stops_when_told(machine: Machine, other: Callable[[str], None]) -> None:
+    other(LOOP)
+    machine.succeed("lunatik spawn other")
+    machine.wait_until_succeeds("dmesg | grep 'task other'")
+    machine.succeed("ps -eo comm | grep -x other", "lunatik stop other")
+    machine.wait_until_succeeds("dmesg | grep 'saw the end'")
+    machine.fail("ps -eo comm | grep -x other")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while true do end",
+        "while true do linux.schedule(10) end",
+        "linux.schedule()",
+        "repeat pcall(error) until false",
+    ],
+)
+def test_that_never_looks_up_is_stopped_all_the_same(
+    machine: Machine, other: Callable[[str], None], body: str
+) -> None:
+    other(f'local linux = require("linux") return function() {body} end')
+    machine.succeed("lunatik spawn other")
+    machine.succeed("lunatik stop other", timeout=30)
+    machine.wait_until_succeeds("! ps -eo comm | grep -x other", timeout=15)
+    machine.succeed("lunatik unload", timeout=30)
+
+
+def test_task_says_who_it_is(check: Callable[[str], str], other: Callable[[str], None]) -> None:
+    other(LOOP)
+    check(
+        """
+        local thread, lunatik = require("thread"), require("lunatik")
+        local runtime = lunatik.runtime("other")
+        local t = thread.run(runtime, "a%s%n%p")
+        local task = t:task()
+        assert(task.command == "a%s%n%p" and task.pid > 1 and task.cpu >= 0)
+        assert(task.tgid == task.pid)
+        t:stop() t:stop()
+        runtime:stop()
+        assert(thread.shouldstop() == false)
+        """
+    )
+
+
+def test_wrong_arguments(check: Callable[[str], str], other: Callable[[str], None]) -> None:
+    other("return print")
+    check(
+        """
+        local thread, lunatik = require("thread"), require("lunatik")
+        raises("runtime expected", thread.run, require("data").new(8), "x")
+        raises("runtime expected", thread.run)
+        local soft = lunatik.runtime("other", "softirq")
+        raises("not a process runtime", thread.run, soft, "x")
+        raises("string expected", thread.run, soft)
+        soft:stop()
+        raises("EPERM", function() thread.current():stop() end)
+        """
+    )
+
+
+def test_refused_in_an_interrupt_runtime(machine: Machine, other: Callable[[str], None]) -> None:
+    other('require("thread")')
+    with pytest.raises(CommandFailed, match="not available in a softirq runtime"):
+        machine.succeed("lunatik run other softirq")
