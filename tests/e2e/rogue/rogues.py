@@ -30,6 +30,8 @@ local function rogue()
 end
 """
 
+_HOOK_LIBRARIES = 'local netfilter, nf = require("netfilter"), require("linux.nf")'
+
 _PROCESS = """
 return function() rogue() env.rogue_was_fine = true end
 """
@@ -65,7 +67,9 @@ class Rogue:
     def script(self, context: str) -> str:
         """The whole script, whose function or packet hook is the rogue."""
         hook = context == "softirq"
-        libraries = 'local netfilter, nf = require("netfilter"), require("linux.nf")' if hook else ""
+        libraries = (
+            'local netfilter, nf = require("netfilter"), require("linux.nf")' if hook else ""
+        )
         head = _SCRIPT.format(hook_libraries=libraries, code=self.code)
         return head + (_SOFTIRQ if hook else _PROCESS)
 
@@ -77,9 +81,7 @@ class Rogue:
 
     def ended_well(self, context: str, message: str) -> bool:
         """Whether the message is one of those that it should be."""
-        return any(
-            re.search(end, message) if end else not message for end in self.ends[context]
-        )
+        return any(re.search(end, message) if end else not message for end in self.ends[context])
 
 
 def _ends(text: str) -> tuple[str, ...]:

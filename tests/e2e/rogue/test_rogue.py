@@ -131,7 +131,7 @@ def test_rogue(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str)
 
     if standing == "broken":
         machine.wait_until_succeeds(
-            "lunatik -e 'for _, r in ipairs(require(\"lunatik\").status()) do "
+            'lunatik -e \'for _, r in ipairs(require("lunatik").status()) do '
             'if r.name == "rogue" then assert(r.memory < 16384) end end\'',
         )
     machine.succeed("lunatik stop rogue")

@@ -63,7 +63,16 @@ def test_session_goes_on_after_a_broken_cap(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["bogus", "run", "run a softirq percpu more", "run hello hard", "spawn", "stop", "-e", "list x"],
+    [
+        "bogus",
+        "run",
+        "run a softirq percpu more",
+        "run hello hard",
+        "spawn",
+        "stop",
+        "-e",
+        "list x",
+    ],
 )
 def test_wrong_use(machine: Machine, words: str) -> None:
     done = machine.execute(f"lunatik {words}")
@@ -155,7 +164,7 @@ def test_unload_stops_everything(machine: Machine) -> None:
     machine.succeed(
         "lunatik run hello softirq",
         "lunatik spawn ticker",
-        "lunatik -e 'require(\"lunatik\")._ENV.left = require(\"rcu\").table()'",
+        'lunatik -e \'require("lunatik")._ENV.left = require("rcu").table()\'',
         "lunatik unload",
     )
     machine.fail("lunatik status", "grep -q ^lunatik /proc/modules")

@@ -25,9 +25,7 @@ def gone(machine: Machine) -> None:
 @pytest.mark.parametrize("context", ["process", "softirq", "hardirq"])
 def test_twice_and_twice_at_once(machine: Machine, context: str) -> None:
     run(machine, "idle", "return function() end", context)
-    machine.succeed(
-        f"lunatik -e '{ENV} local r = env.runtimes.idle; r:stop(); r:stop(); r:stop()'"
-    )
+    machine.succeed(f"lunatik -e '{ENV} local r = env.runtimes.idle; r:stop(); r:stop(); r:stop()'")
     machine.lua(ENV + "env.runtimes.idle = nil")
     run(machine, "idle", "return function() end", context)
     stop = f"lunatik -e '{ENV} local r = env.runtimes.idle if r then r:stop() end'"
@@ -43,7 +41,7 @@ def test_by_itself(machine: Machine, context: str) -> None:
         "suicide",
         'local env = require("lunatik")._ENV '
         "return function() local me = env.runtimes.suicide env.runtimes.suicide = nil "
-        "me:stop() env.said = 'after' return 7 end",
+        "me:stop() env.said = true return 7 end",
         context,
     )
     assert machine.lua(ENV + "return env.runtimes.suicide:resume()") == "7"
@@ -167,7 +165,7 @@ def test_caps_of_one_runtime(machine: Machine, caps: str, wanted: str) -> None:
         "/lib/modules/lua/small.lua",
     )
     chunk = f'require("lunatik").runtime("small", "process", {caps})'
-    assert wanted in machine.execute(f"lunatik -e '{chunk}'").stderr
+    assert wanted in machine.execute("lunatik -e -", input=chunk).stderr
     machine.lua('require("lunatik").runtime("small", "process", {memory = 1 << 20})')
 
 
@@ -175,6 +173,4 @@ def test_caps_of_one_runtime(machine: Machine, caps: str, wanted: str) -> None:
 def test_caps_that_are_none(machine: Machine, caps: str) -> None:
     machine.copy_to(b"return 1", "/lib/modules/lua/small.lua")
     chunk = f'require("lunatik").runtime("small", "process", {caps})'
-    assert "bad " in machine.execute(f'lunatik -e "{chunk}"'.replace('"small"', "'small'")
-                                     .replace('"process"', "'process'")
-                                     .replace('("lunatik")', "('lunatik')")).stderr
+    assert "bad " in machine.execute("lunatik -e -", input=chunk).stderr

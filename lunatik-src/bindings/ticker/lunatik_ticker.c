@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * ticker: calls a script again and again, in softirq.
+ *
+ * The worked example of docs/c-api.md: a library, a class of objects and a
+ * hook, in as few lines as are right.
+ */
+#include <linux/jiffies.h>
+#include <linux/module.h>
+#include <linux/timer.h>
+#include <linux/workqueue.h>
+
+#include "lunatik.h"
+
+#define TICKER_MS_MAX	60000
+
+/* Owned by its hook's references. Not Lua's memory: it outlives the script. */
+struct ticker {
+	struct lunatik_hook hook;
+	struct timer_list timer;
+	unsigned long period;		/* jiffies */
+	int callback;			/* reference, in the script's runtime */
+	u64 count;			/* ticks so far; by the timer alone */
+};
+
+static int ticker_call(lua_State *L, void *arg)
+{
+	struct ticker *ticker = arg;
+
+	lunatik_pushref(L, ticker->callback);
+	lua_pushinteger(L, ticker->count);
+	lua_call(L, 1, 0);
+	return 0;
+}
+
+/* Softirq. Whatever came of it, a ticker's fallback is the next tick. */
+static void ticker_expired(struct timer_list *timer)
+{
+	struct ticker *ticker = container_of(timer, struct ticker, timer);
+
+	ticker->count++;
+	lunatik_run(ticker->hook.runtime, ticker_call, ticker);
+	mod_timer(timer, jiffies + ticker->period);
+}
+
+/* Process context, once. A timer that re-arms itself is gone after this. */
+static void ticker_stop_hook(struct lunatik_hook *hook)
+{
+	timer_shutdown_sync(&container_of(hook, struct ticker, hook)->timer);
+}
+
+static void ticker_free(struct lunatik_hook *hook)
+{
+	lunatik_free(container_of(hook, struct ticker, hook));
+}
+
+static const struct lunatik_hook_ops ticker_ops = {
+	.name = "ticker",
+	.stop = ticker_stop_hook,
+	.free = ticker_free,
+	.owner = THIS_MODULE,
+};
+
+/* What the script holds: one reference to the hook. */
+struct ticker_handle {
+	struct ticker *ticker;
+};
+
+static void handle_release(void *private)
+{
+	struct ticker_handle *handle = private;
+
+	if (handle->ticker)
+		lunatik_hook_put(&handle->ticker->hook);
+}
+
+/* ticker:stop(), also from its own callback */
+static void handle_stop(lua_State *L, void *private)
+{
+	struct ticker_handle *handle = private;
+
+	lunatik_hook_cancel(&handle->ticker->hook);
+}
+
+static const struct lunatik_class ticker_class = {
+	.name = "ticker",
+	.flags = LUNATIK_SINGLE,
+	.release = handle_release,
+	.stop = handle_stop,
+	.owner = THIS_MODULE,
+};
+
+/* new(ms, function(count)) */
+static int ticker_new(lua_State *L)
+{
+	lua_Integer ms = lunatik_checkrange(L, 1, 1, TICKER_MS_MAX);
+	struct ticker_handle *handle;
+	struct ticker *ticker;
+	int callback;
+
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lunatik_checksleep(L, "ticker.new");
+
+	/* All that can fail comes before the hook is the core's. */
+	handle = lunatik_new(L, &ticker_class, sizeof(*handle));
+	callback = lunatik_ref(L, 2);
+	ticker = lunatik_alloc(L, sizeof(*ticker));
+	ticker->period = msecs_to_jiffies(ms);
+	ticker->callback = callback;
+	timer_setup(&ticker->timer, ticker_expired, 0);
+
+	lunatik_hook_add(L, &ticker->hook, &ticker_ops);
+	lunatik_hook_get(&ticker->hook);
+	handle->ticker = ticker;
+	mod_timer(&ticker->timer, jiffies + ticker->period);
+	return 1;
+}
+
+static const luaL_Reg ticker_functions[] = {
+	{"new", ticker_new},
+	{}
+};
+
+static const struct lunatik_library ticker_library = {
+	.name = "ticker",
+	.contexts = LUNATIK_SOFTIRQ,
+	.functions = ticker_functions,
+};
+
+LUNATIK_LIBRARY(ticker, ticker_library);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Lunatik: calls a script again and again");

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The worked example of docs/c-api.md does what the page says."""
+
+from __future__ import annotations
+
+from lab.vm.machine import Machine
+
+SCRIPT = """
+local ticker = require("ticker")
+local env = require("lunatik")._ENV
+local t
+t = ticker.new(10, function(count)
+	env.count = count
+	{body}
+end)
+"""
+
+COUNT = 'return require("lunatik")._ENV.count'
+
+
+def run(machine: Machine, body: str = "") -> None:
+    """Run a ticker whose callback ends with a body."""
+    script = SCRIPT.replace("{body}", body)
+    machine.copy_to(script.encode(), "/lib/modules/lua/tick.lua")
+    machine.succeed("lunatik run tick softirq", "sleep 0.3")
+
+
+def test_ticks_until_it_is_stopped(machine: Machine) -> None:
+    run(machine)
+    first = int(machine.lua(COUNT))
+    machine.succeed("sleep 0.2")
+    assert int(machine.lua(COUNT)) > first > 0
+    machine.succeed("lunatik stop tick")
+    last = machine.lua(COUNT)
+    machine.succeed("sleep 0.2")
+    assert machine.lua(COUNT) == last
+
+
+def test_stops_itself_from_its_callback(machine: Machine) -> None:
+    run(machine, "if count == 3 then t:stop() end")
+    machine.succeed("sleep 0.3")
+    assert machine.lua(COUNT) == "3"
+    machine.succeed("lunatik stop tick", "rmmod lunatik_ticker")
+
+
+def test_goes_on_after_errors(machine: Machine) -> None:
+    run(machine, "if count % 2 == 0 then error('even') end")
+    first = int(machine.lua(COUNT))
+    machine.succeed("sleep 0.2")
+    assert int(machine.lua(COUNT)) > first > 2
+    machine.wait_until_succeeds("dmesg | grep 'tick.lua:.*even'")
+
+
+def test_broken_one_is_quiet_and_can_be_stopped(machine: Machine) -> None:
+    run(machine, "if count == 2 then while true do end end")
+    machine.wait_until_succeeds("lunatik list | grep 'tick.*broken: instruction budget exceeded'")
+    last = machine.lua(COUNT)
+    machine.succeed("sleep 0.2")
+    assert machine.lua(COUNT) == last == "2"
+    machine.succeed("lunatik stop tick", "rmmod lunatik_ticker")
+
+
+def test_is_refused_where_it_does_not_belong(machine: Machine) -> None:
+    run_in_process = machine.execute("lunatik -e 'require(\"ticker\")'")
+    assert "ticker: not available in a process runtime" in run_in_process.stderr
