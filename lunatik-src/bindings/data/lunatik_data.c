@@ -244,6 +244,9 @@ static int data_checksum(lua_State *L)
 	};
 
 	access.length = data_optlength(L, 3, access.offset);
+	/* Before it is charged for: a length of the script's choice. */
+	if (!data_within(data_size(L), access.offset, access.length))
+		luaL_error(L, "out of bounds");
 	lunatik_charge(L, access.length / DATA_BYTES_A_UNIT);
 	data_access(L, &access);
 	lua_pushinteger(L, (__force u16)csum_fold(access.sum));
