@@ -8,19 +8,23 @@
 # version; the compiler then gives their values.
 
 FNR == NR {
-	if ($0 ~ /^#/ || NF != 3)
+	if ($0 ~ /^#/ || NF < 3)
 		next
 	table[++tables] = $1
 	prefix[tables] = $2
-	header[tables] = $3
+	for (i = 3; i <= NF; i++)
+		header[tables] = header[tables] " " $i
 	next
 }
 
 # Which tables the file at hand has names for, as "1 2 3".
-function tables_of(path,	i, found) {
-	for (i = 1; i <= tables; i++)
-		if (substr(path, length(path) - length(header[i])) == "/" header[i])
-			found = found " " i
+function tables_of(path,	i, j, count, ends, found) {
+	for (i = 1; i <= tables; i++) {
+		count = split(header[i], ends, " ")
+		for (j = 1; j <= count; j++)
+			if (substr(path, length(path) - length(ends[j])) == "/" ends[j])
+				found = found " " i
+	}
 	return found
 }
 
@@ -99,7 +103,7 @@ wanted_here == "" { next }
 END {
 	for (i = 1; i <= tables; i++) {
 		if (lines[i] == "") {
-			printf "names.awk: no %s in %s\n", prefix[i], header[i] > "/dev/stderr"
+			printf "names.awk: no %s in%s\n", prefix[i], header[i] > "/dev/stderr"
 			exit 1
 		}
 		printf "static const struct lunatik_constant %s[] = {\n%s\t{ NULL, 0 }\n};\n\n", \

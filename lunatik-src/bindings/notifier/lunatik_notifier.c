@@ -78,10 +78,10 @@ struct handle {
 /* What a script may answer; anything else would be taken for an errno. */
 static int answer(lua_State *L)
 {
-	lua_Integer value = NOTIFY_DONE;
+	lua_Integer value = lua_isnil(L, -1) ? NOTIFY_DONE : -1;
 
-	if (!lua_isnil(L, -1))
-		value = luaL_checkinteger(L, -1);
+	if (lua_isinteger(L, -1))
+		value = lua_tointeger(L, -1);
 	switch (value) {
 	case NOTIFY_DONE:
 	case NOTIFY_OK:
