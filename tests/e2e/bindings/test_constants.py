@@ -9,9 +9,10 @@ import stat
 
 import pytest
 
-from lab.vm.machine import CommandFailed, Machine
+from lab.vm.errors import CommandFailed
+from lab.vm.machine import Machine
 
-KNOWN = {
+KNOWN: dict[str, dict[str, int]] = {
     "linux.stat": {"IFREG": stat.S_IFREG, "IRUGO": 0o444, "IWUGO": 0o222, "ISUID": stat.S_ISUID},
     "linux.eth": {"IP": 0x0800, "IPV6": 0x86DD, "ARP": 0x0806, "ALL": 3, "8021Q": 0x8100},
     "linux.xdp": {"ABORTED": 0, "DROP": 1, "PASS": 2, "TX": 3, "REDIRECT": 4},

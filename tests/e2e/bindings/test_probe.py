@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.vm.machine import CommandFailed, Machine
+from lab.vm.errors import CommandFailed
+from lab.vm.machine import Machine
 
 Script = Callable[..., None]
 
