@@ -57,7 +57,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     accel: Annotated[str, typer.Option(metavar="auto|tcg|kvm")] = "auto",
     workers: Annotated[
         str, typer.Option("-n", metavar="N|auto", help="Tests run at once in a cell.")
-    ] = "0",
+    ] = "auto",
     shards: Annotated[
         int, typer.Option(metavar="N", min=1, help="Cells that share the tests of a kernel.")
     ] = 1,

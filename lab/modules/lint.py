@@ -75,7 +75,7 @@ def lint(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
     """
     excepted = _read_exceptions(tree.path / EXCEPTIONS)
     with progress(f"checkpatch of {tree.name}"):
-        said = list(_checkpatch(kernel, tree))
+        said = list(_checkpatch(kernel, tree, store))
     used = set()
     findings = []
     for finding in said:
@@ -119,12 +119,14 @@ def _sources(tree: ModuleTree) -> list[str]:
     )
 
 
-def _checkpatch(kernel: Kernel, tree: ModuleTree) -> Iterator[Finding]:
+def _checkpatch(kernel: Kernel, tree: ModuleTree, store: Store) -> Iterator[Finding]:
     words = ["perl", str(kernel.devel / "scripts/checkpatch.pl"), "--strict", "--no-tree"]
     words += ["--show-types", "--terse", "--file"]
+    words += [str(tree.path / name) for name in _sources(tree)]
     try:
-        # It looks for its own files where it stands, and for git in the working directory.
-        said = run([*words, *_sources(tree)], cwd=tree.path, timeout=600).stdout
+        # It leaves a list of names in the directory that it is run in.
+        with store.scratch("checkpatch") as scratch:
+            said = run(words, cwd=scratch, timeout=600).stdout
     except ProgramFailed as error:
         if error.finished.status != 1:
             raise
@@ -133,7 +135,8 @@ def _checkpatch(kernel: Kernel, tree: ModuleTree) -> Iterator[Finding]:
         raise InfraError(f"checkpatch did not get to the end: {said[-300:]}")
     for line in said.splitlines():
         if match := _CHECKPATCH.match(line):
-            yield Finding(match["file"], int(match["line"]), match["kind"], match["what"])
+            file = match["file"].removeprefix(f"{tree.path}/")
+            yield Finding(file, int(match["line"]), match["kind"], match["what"])
 
 
 def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
