@@ -5,11 +5,14 @@
  */
 #include <linux/atomic.h>
 #include <linux/export.h>
+#include <linux/kernel.h>
 #include <linux/minmax.h>
 #include <linux/moduleparam.h>
+#include <linux/once.h>
 #include <linux/printk.h>
 #include <linux/random.h>
 #include <linux/ratelimit.h>
+#include <linux/siphash.h>
 #include <linux/string.h>
 
 #include "lua.h"
@@ -33,18 +36,57 @@ MODULE_PARM_DESC(unsafe_debug, "open all of the debug library, for the test suit
 #define PRINT_MAX	960
 
 u64 lunatikvm_secret;
+static siphash_key_t pointer_key;
 
 unsigned int lunatikvm_seed(void)
 {
 	return hashseed ? (unsigned int)hashseed : get_random_u32();
 }
 
+/*
+ * The kernel's own %p would do, but it prints one text for all of them until
+ * the random number generator is ready.
+ */
+unsigned long long lunatikvm_pointer(const void *p)
+{
+	return siphash_1u64((unsigned long)p, &pointer_key);
+}
+
 void lunatikvm_setsecret(void)
 {
 	u64 secret = hashseed ? hashseed : get_random_u64();
 
+	get_random_once(&pointer_key, sizeof(pointer_key));
 	if (!READ_ONCE(lunatikvm_secret))
 		cmpxchg64(&lunatikvm_secret, 0, secret | 1);
+}
+
+/*
+ * snprintf() of one integer as ISO C wants it. The kernel's own prints a zero
+ * with precision 0, fills with zeros in spite of a precision, and gives zero a
+ * prefix.
+ */
+int lunatikvm_format(char *text, size_t size, const char *form, long long n)
+{
+	bool precise = strchr(form, '.');
+	char plain[32];
+	int i = 0;
+
+	plain[i++] = *form++;
+	for (; *form && strchr("-+#0 ", *form); form++) {
+		if ((*form == '0' && precise) || (*form == '#' && !n))
+			continue;
+		if (i < 8)
+			plain[i++] = *form;
+	}
+	strscpy(plain + i, form, sizeof(plain) - i);
+	if (precise && !n && !simple_strtoul(strchr(form, '.') + 1, NULL, 10)) {
+		char *dot = strchr(plain, '.');
+
+		strscpy(dot, "s", plain + sizeof(plain) - dot);
+		return snprintf(text, size, plain, strchr(plain, '+') ? "+" : "");
+	}
+	return snprintf(text, size, plain, n);
 }
 
 /* print(...): one record of the kernel log, cut where that ends. */

@@ -24,6 +24,9 @@
 /* A jump table is a table of indirect jumps, slow and noisy with retpolines. */
 #define LUA_USE_JUMPTABLE	0
 
+/* Slots of a Lua stack: 3.2 MB, below the memory that a runtime may hold. */
+#define LUAI_MAXSTACK		200000
+
 #undef lua_getlocaledecpoint
 #define lua_getlocaledecpoint()	'.'
 
@@ -37,6 +40,13 @@
 #define LUAI_DDEF
 
 unsigned int lunatikvm_seed(void);
+unsigned long long lunatikvm_pointer(const void *p);
+int lunatikvm_format(char *text, __SIZE_TYPE__ size, const char *form, long long n);
+
+/* Scripts see that two objects are the same, but not where they are. */
+#undef lua_pointer2str
+#define lua_pointer2str(buff, sz, p)  \
+	snprintf(buff, sz, "0x%016llx", lunatikvm_pointer(p))
 
 /* luaB_print, which the runtime replaces by its own */
 #define lua_writestring(s, l)		((void)(s), (void)(l))
