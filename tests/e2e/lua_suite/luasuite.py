@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from .luatext import assertion_lines
+from luatext import assertion_lines
 
 HERE = Path(__file__).parent
 CLASSES = ("float", "os-or-files", "c-test-library", "c-stack", "bytecode", "memory")
@@ -92,8 +92,13 @@ def respell(line: str) -> str:
     return _FUNCTION.sub("math.abs", line)
 
 
-def prepare(text: str, plan: Plan, *, suite: Path) -> str:
-    """What the kernel gets for a file of the suite with that text."""
+def prepare(text: str, plan: Plan, *, suite: Path, softirq: bool = False) -> str:
+    """What the kernel gets for a file of the suite with that text.
+
+    Args:
+        suite: the directory testes/ of the pinned source.
+        softirq: the chunk only returns a function that runs the file.
+    """
     lines = text.split("\n")
     if lines[0].startswith("#"):
         lines[0] = ""
@@ -109,6 +114,10 @@ def prepare(text: str, plan: Plan, *, suite: Path) -> str:
         lines.append(" end) " + "body() " * plan.coroutine)
     elif lines[0].startswith("--"):
         lines[0] = ""
+    if softirq:
+        # What the file returns could not leave its runtime.
+        lines[0] = "return function () (function () " + lines[0]
+        lines.append("end)() end")
     lines[0] = _prelude(suite) + " " + lines[0]
     return "\n".join(lines)
 
