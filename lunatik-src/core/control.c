@@ -14,12 +14,13 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mutex.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
 #include "core.h"
 
-#define LUNATIK_CHUNK_MAX	(1 << 20)
+#define LUNATIK_CHUNK_MAX	SZ_1M
 
 enum phase {
 	PHASE_WRITE,	/* chunk grows */

@@ -9,6 +9,7 @@
 #include <linux/completion.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit_types.h>
+#include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -18,7 +19,7 @@
 
 #define LUNATIK_ROOT		"/lib/modules/lua/"
 #define LUNATIK_NAME_MAX	128	/* bytes of a script's name, NUL too */
-#define LUNATIK_SCRIPT_MAX	(1 << 20)	/* bytes of a script */
+#define LUNATIK_SCRIPT_MAX	SZ_1M	/* bytes of a script */
 
 /**
  * enum lunatik_state - the life of a runtime; it only ever moves downwards
@@ -57,7 +58,7 @@ struct lunatik_runtime {
 	 * only, which never blocks on one while it holds another.
 	 */
 	union {
-		struct mutex mutex;
+		struct mutex mutex;	/* process */
 		spinlock_t spin;	/* softirq: BH off; hardirq: IRQs off */
 	};
 	wait_queue_head_t unlocked;	/* process: waiters for the mutex */
@@ -85,7 +86,7 @@ struct lunatik_runtime {
 	bool stop_requested;
 	bool stop_queued;
 	bool patient;		/* by its lock: the task inside holds no lock of others */
-	struct task_struct *owner;	/* process: who is inside */
+	struct task_struct *owner;	/* who is inside, or loads it, and may sleep */
 	char reason[160];	/* why it is BROKEN */
 
 	struct mutex hooks_lock;	/* guards hooks */
@@ -134,6 +135,7 @@ int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, voi
 		   struct lunatik_error *error, bool patient);
 void lunatik_interrupt(struct lunatik_runtime *runtime);
 bool lunatik_in_process(struct lunatik_runtime *runtime);
+void lunatik_own(struct lunatik_runtime *runtime, struct task_struct *task);
 int lunatik_enter_process(struct lunatik_runtime *runtime);
 void lunatik_leave_process(struct lunatik_runtime *runtime);
 u64 lunatik_budget(struct lunatik_runtime *runtime);

@@ -64,7 +64,7 @@ static bool settled(struct lunatik_runtime *runtime, bool *locked)
 	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
 }
 
-static void own(struct lunatik_runtime *runtime, struct task_struct *task)
+void lunatik_own(struct lunatik_runtime *runtime, struct task_struct *task)
 {
 	unsigned long flags;
 
@@ -88,7 +88,7 @@ int lunatik_enter_process(struct lunatik_runtime *runtime)
 		return left ? -EINTR : -EBUSY;
 	if (!locked)
 		return -ESHUTDOWN;
-	own(runtime, current);
+	lunatik_own(runtime, current);
 	return 0;
 }
 
@@ -96,7 +96,7 @@ void lunatik_leave_process(struct lunatik_runtime *runtime)
 {
 	lockdep_assert_held(&runtime->mutex);
 
-	own(runtime, NULL);
+	lunatik_own(runtime, NULL);
 	/* A kernel thread never returns to user mode, which would clear it. */
 	if (current->flags & PF_KTHREAD)
 		clear_thread_flag(TIF_NOTIFY_SIGNAL);
@@ -109,13 +109,19 @@ static bool spin_trylock_bounded(struct lunatik_runtime *runtime)
 	int spins;
 
 	for (spins = 0; spins < LUNATIK_SPINS; spins++) {
-		if (spin_trylock(&runtime->spin))
+		if (spin_trylock(&runtime->spin)) {
+			__release(&runtime->spin);	/* see enter_interrupt() */
 			return true;
+		}
 		udelay(1);
 	}
 	return false;
 }
 
+/*
+ * What sparse is told, here and in leave_interrupt(): that the lock is not
+ * held on return, since it can't see that the result says whether it is.
+ */
 static int enter_interrupt(struct lunatik_runtime *runtime, unsigned long *flags)
 {
 	int ret = -EDEADLK;
@@ -140,6 +146,7 @@ static int enter_interrupt(struct lunatik_runtime *runtime, unsigned long *flags
 			goto refuse;
 	} else {
 		spin_lock(&runtime->spin);
+		__release(&runtime->spin);
 	}
 
 	__this_cpu_inc(inside);
@@ -158,6 +165,7 @@ static void leave_interrupt(struct lunatik_runtime *runtime, unsigned long flags
 {
 	WRITE_ONCE(runtime->owner_cpu, -1);
 	__this_cpu_dec(inside);
+	__acquire(&runtime->spin);
 	if (runtime->context == LUNATIK_SOFTIRQ)
 		spin_unlock_bh(&runtime->spin);
 	else
@@ -258,7 +266,7 @@ void lunatik_leave(struct lunatik_runtime *runtime, unsigned long flags)
 		leave_interrupt(runtime, flags);
 }
 
-/* Wake whoever sleeps inside a process runtime: its waits end as by a signal. */
+/* Wake whoever sleeps inside a runtime: its waits end as by a signal. */
 void lunatik_interrupt(struct lunatik_runtime *runtime)
 {
 	unsigned long flags;

@@ -14,17 +14,15 @@
 #define LUNATIK_LOG_LINE	800
 #define LUNATIK_LOG_LINES	24
 
-static const char * const errnames[] = {
-#define ERRNO(name)	[name] = #name,
-#include "errnames.h"
-#undef ERRNO
-};
-
 const char *lunatik_errname(int err)
 {
-	unsigned int number = abs(err);
-
-	return number < ARRAY_SIZE(errnames) ? errnames[number] : NULL;
+	switch (abs(err)) {
+#define ERRNO(name) case E##name: return "E" #name
+#include "errnames.h"
+#undef ERRNO
+	default:
+		return NULL;
+	}
 }
 EXPORT_SYMBOL_GPL(lunatik_errname);
 

@@ -400,6 +400,33 @@ static int list_status(lua_State *L)
 	return 1;
 }
 
+/* stop(name) -> whether there was one, loading ones too, but for the caller's own */
+static int stop_named(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	struct lunatik_runtime *self = lunatik_toruntime(L);
+	struct lunatik_runtime *runtime, *found = NULL;
+
+	lunatik_checksleep(L, "stop");
+	mutex_lock(&lunatik_runtimes_lock);
+	list_for_each_entry(runtime, &lunatik_runtimes, node) {
+		if (runtime != self && !strcmp(runtime->name, name)) {
+			found = lunatik_get(runtime);
+			break;
+		}
+	}
+	mutex_unlock(&lunatik_runtimes_lock);
+
+	if (found) {
+		lunatik_stop(found);
+		lunatik_wait_stopped(found, self);
+		lunatik_put(found);
+	}
+	lunatik_slept(L);
+	lua_pushboolean(L, !!found);
+	return 1;
+}
+
 /* ---- the library ---- */
 
 static void set_environment(lua_State *L)
@@ -411,6 +438,7 @@ static void set_environment(lua_State *L)
 static const luaL_Reg functions[] = {
 	{"runtime", new_runtime},
 	{"status", list_status},
+	{"stop", stop_named},
 	{}
 };
 

@@ -362,6 +362,7 @@ void lunatik_lock(void *private, const struct lunatik_class *class, unsigned lon
 		mutex_lock(&object->mutex);
 	} else {
 		spin_lock_irqsave(&object->spin, *flags);
+		__release(&object->spin);	/* for sparse: see lunatik_unlock() */
 	}
 }
 EXPORT_SYMBOL_GPL(lunatik_lock);
@@ -370,9 +371,11 @@ void lunatik_unlock(void *private, const struct lunatik_class *class, unsigned l
 {
 	struct lunatik_object *object = container_of(private, struct lunatik_object, data);
 
-	if (class->flags & LUNATIK_SLEEP)
+	if (class->flags & LUNATIK_SLEEP) {
 		mutex_unlock(&object->mutex);
-	else
+	} else {
+		__acquire(&object->spin);
 		spin_unlock_irqrestore(&object->spin, flags);
+	}
 }
 EXPORT_SYMBOL_GPL(lunatik_unlock);

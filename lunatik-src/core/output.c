@@ -4,12 +4,13 @@
  */
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
 #include "core.h"
 
-#define LUNATIK_OUTPUT_MAX	(1 << 20)	/* bytes kept for a reader */
+#define LUNATIK_OUTPUT_MAX	SZ_1M	/* bytes kept for a reader */
 #define LUNATIK_PRINT_LINE	800
 
 void lunatik_output_reset(struct lunatik_output *output)

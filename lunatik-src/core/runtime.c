@@ -78,30 +78,36 @@ bool lunatik_stopping(lua_State *L)
 }
 EXPORT_SYMBOL_GPL(lunatik_stopping);
 
-/*
- * Take the Lua state away from everybody, once the last entry has left. After
- * that no entry runs nor comes. Process context, no lock held.
- */
-static lua_State *detach_state(struct lunatik_runtime *runtime)
+static lua_State *take_state(struct lunatik_runtime *runtime)
 {
 	unsigned long flags;
 	lua_State *L;
-
-	if (runtime->context == LUNATIK_PROCESS)
-		mutex_lock(&runtime->mutex);
-	else
-		spin_lock_irq(&runtime->spin);
 
 	raw_spin_lock_irqsave(&runtime->state_lock, flags);
 	WARN_ON_ONCE(runtime->state <= LUNATIK_ARMED);
 	L = runtime->L;
 	runtime->L = NULL;
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
+	return L;
+}
 
-	if (runtime->context == LUNATIK_PROCESS)
+/*
+ * Take the Lua state away from everybody, once the last entry has left. After
+ * that no entry runs nor comes. Process context, no lock held.
+ */
+static lua_State *detach_state(struct lunatik_runtime *runtime)
+{
+	lua_State *L;
+
+	if (runtime->context == LUNATIK_PROCESS) {
+		mutex_lock(&runtime->mutex);
+		L = take_state(runtime);
 		mutex_unlock(&runtime->mutex);
-	else
+	} else {
+		spin_lock_irq(&runtime->spin);
+		L = take_state(runtime);
 		spin_unlock_irq(&runtime->spin);
+	}
 	return L;
 }
 
@@ -211,7 +217,7 @@ void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtim
 {
 	if (!lunatik_in_process(waiter) || READ_ONCE(runtime->owner) == current)
 		return;
-	if (runtime == waiter || READ_ONCE(runtime->state) == LUNATIK_LOADING)
+	if (runtime == waiter)
 		return;
 	wait_for_completion_interruptible_timeout(&runtime->stopped,
 						  waiter->patient ? LUNATIK_WAIT_PATIENT :
@@ -247,6 +253,14 @@ static void init_lock(struct lunatik_runtime *runtime)
 		spin_lock_init(&runtime->spin);
 	else	/* a class of its own: taken with interrupts off only */
 		spin_lock_init(&runtime->spin);
+}
+
+static void leave_loading(struct lunatik_runtime *runtime)
+{
+	if (runtime->context == LUNATIK_PROCESS)
+		lunatik_leave_process(runtime);
+	else
+		lunatik_own(runtime, NULL);
 }
 
 static int open_libraries(lua_State *L, void *arg)
@@ -338,6 +352,8 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 		ret = lunatik_enter_process(runtime);
 		if (ret)	/* killed */
 			goto close;
+	} else {
+		lunatik_own(runtime, current);
 	}
 	ret = lunatik_call(runtime, open_libraries, NULL, NULL);
 	if (ret < 0)
@@ -345,8 +361,7 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	return runtime;
 
 leave:
-	if (context == LUNATIK_PROCESS)
-		lunatik_leave_process(runtime);
+	leave_loading(runtime);
 close:
 	lua_close(runtime->L);
 	lunatik_unpin_all(runtime);
@@ -419,8 +434,7 @@ static int end_loading(struct lunatik_runtime *runtime, bool arm)
 	}
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 
-	if (runtime->context == LUNATIK_PROCESS)
-		lunatik_leave_process(runtime);
+	leave_loading(runtime);
 
 	if (ret) {
 		raw_spin_lock_irqsave(&runtime->state_lock, flags);

@@ -11,6 +11,7 @@
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/xarray.h>
@@ -19,7 +20,7 @@
 
 #define DEVICE_MINORS		256
 #define DEVICE_NAME_MAX		64
-#define DEVICE_TRANSFER_MAX	(1 << 20)	/* bytes of one read or write */
+#define DEVICE_TRANSFER_MAX	SZ_1M	/* bytes of one read or write */
 
 struct luadevice {
 	struct lunatik_hook hook;
@@ -238,12 +239,12 @@ static __maybe_unused char *devnode(struct device *dev, umode_t *mode)
 	return devnode_const(dev, mode);
 }
 
+#define DEVNODE_IS_CONST \
+	__same_type(((struct class *)0)->devnode, &devnode_const)
+
 static struct class device_class = {
 	.name = "lunatik",
-	.devnode = __builtin_choose_expr(
-		__builtin_types_compatible_p(typeof(((struct class *)0)->devnode),
-					     typeof(&devnode_const)),
-		devnode_const, devnode),
+	.devnode = __builtin_choose_expr(DEVNODE_IS_CONST, devnode_const, devnode),
 };
 
 /* Open files do not matter: each operation asks the runtime itself. */

@@ -88,7 +88,7 @@ function runner.stop(script)
 	for cpu = 0, linux.numcpus() - 1 do
 		found = stop(env.runtimes, instance(script, cpu)) or found
 	end
-	return found
+	return lunatik.stop(script) or found -- it may still be loading
 end
 
 --- The names of what runs, as one string.
@@ -103,6 +103,11 @@ function runner.shutdown()
 	for _, kind in ipairs {"threads", "runtimes"} do
 		for _, name in ipairs(keys(env[kind])) do
 			stop(env[kind], name)
+		end
+	end
+	for _, runtime in ipairs(lunatik.status()) do
+		if runtime.name ~= "lunatik" then
+			lunatik.stop(runtime.name)
 		end
 	end
 	for _, name in ipairs(keys(env)) do

@@ -110,14 +110,25 @@ def test_thread_that_never_looks(machine: Machine, body: str) -> None:
     gone(machine)
 
 
-def test_while_it_is_loaded(machine: Machine) -> None:
+@pytest.mark.parametrize("context", ["process", "softirq", "hardirq"])
+def test_while_it_is_loaded(machine: Machine, context: str) -> None:
     machine.copy_to(
-        b'local linux = require("linux") for i = 1, 100 do linux.schedule(100) end',
+        b'local linux = require("linux") for i = 1, 300 do linux.schedule(100) end',
         "/lib/modules/lua/slow.lua",
     )
-    machine.succeed(
-        "lunatik run slow & sleep 0.5; kill %1; lunatik unload; wait; lunatik load", timeout=60
+    machine.succeed(f"lunatik run slow {context} > /tmp/said 2>&1 & sleep 0.5")
+    assert "loading" in machine.succeed("lunatik list")
+    machine.succeed("lunatik stop slow")
+    gone(machine)
+    machine.wait_until_succeeds("grep '^lunatik: stopped' /tmp/said")
+
+
+def test_unload_while_a_script_is_loaded(machine: Machine) -> None:
+    machine.copy_to(
+        b'local linux = require("linux") for i = 1, 300 do linux.schedule(100) end',
+        "/lib/modules/lua/slow.lua",
     )
+    machine.succeed("lunatik run slow > /tmp/said 2>&1 & sleep 0.5; lunatik unload; lunatik load")
     gone(machine)
 
 
