@@ -4,6 +4,7 @@
  * randomness, warnings, and the libraries that make sense.
  */
 #include <linux/atomic.h>
+#include <linux/ctype.h>
 #include <linux/export.h>
 #include <linux/kernel.h>
 #include <linux/minmax.h>
@@ -68,19 +69,19 @@ void lunatikvm_setsecret(void)
  */
 int lunatikvm_format(char *text, size_t size, const char *form, long long n)
 {
-	bool precise = strchr(form, '.');
+	const char *point = strchr(form, '.');
 	char plain[32];
 	int i = 0;
 
 	plain[i++] = *form++;
 	for (; *form && strchr("-+#0 ", *form); form++) {
-		if ((*form == '0' && precise) || (*form == '#' && !n))
+		if ((*form == '0' && point) || (*form == '#' && !n))
 			continue;
 		if (i < 8)
 			plain[i++] = *form;
 	}
 	strscpy(plain + i, form, sizeof(plain) - i);
-	if (precise && !n && !simple_strtoul(strchr(form, '.') + 1, NULL, 10)) {
+	if (point && !n && !isdigit(point[1 + strspn(point + 1, "0")])) {
 		char *dot = strchr(plain, '.');
 
 		strscpy(dot, "s", plain + sizeof(plain) - dot);
@@ -113,7 +114,7 @@ static int print(lua_State *L)
 }
 
 /* warn(...), and errors in finalizers. The message comes in pieces. */
-static void warning(void *data, const char *piece, int continues)
+static void warn_piece(void *data, const char *piece, int continues)
 {
 	struct lunatikvm *vm = data;
 
@@ -176,7 +177,7 @@ void lunatikvm_openlibs(lua_State *L)
 	}
 	lua_pushcfunction(L, print);
 	lua_setglobal(L, "print");
-	lua_setwarnf(L, warning, &G(L)->vm);
+	lua_setwarnf(L, warn_piece, &G(L)->vm);
 	if (!READ_ONCE(unsafe_debug))
 		restrict_debug(L);
 }

@@ -35,7 +35,10 @@
 #define luai_numidiv(L, a, b)	((void)(L), (void)(a), (void)(b), 0)
 #define luai_numpow(L, a, b)	((void)(L), (void)(a), (void)(b), 0)
 
-#define LUAI_FUNC		extern
+/* sparse wants no extern on a definition. */
+#undef LUA_API
+#define LUA_API
+#define LUAI_FUNC
 #define LUAI_DDEC(dec)		extern dec
 #define LUAI_DDEF
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-
 from luatext import assertion_lines
 
 HERE = Path(__file__).parent

@@ -10,8 +10,9 @@ does the line that defines a helper.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
+from itertools import pairwise
 
 _SKIP = re.compile(r"\s+|--\[(=*)\[.*?\]\1\]|--[^\n]*", re.DOTALL)
 _TOKEN = re.compile(
@@ -57,7 +58,7 @@ def assertion_lines(text: str) -> list[int]:
     sites = []
     before = ""
     found = list(tokens(text))
-    for token, after in zip(found, found[1:]):
+    for token, after in pairwise(found):
         called = after.kind == "string" or after.text in ("(", "{")
         if _asserts(token) and called and before != "function":
             sites.append(token.line)
@@ -66,6 +67,4 @@ def assertion_lines(text: str) -> list[int]:
 
 
 def _asserts(token: Token) -> bool:
-    return token.kind == "name" and (
-        token.text == "assert" or token.text.startswith("check")
-    )
+    return token.kind == "name" and (token.text == "assert" or token.text.startswith("check"))

@@ -58,8 +58,7 @@ def run(machine: Machine, text: str, *, context: str, timeout: float) -> None:
     machine.copy_to(text.encode("latin-1"), "/lib/modules/lua/suite.lua")
     resume = "runtime:resume() " if context == "softirq" else ""
     machine.lua(
-        f'local runtime = require("lunatik").runtime("suite", "{context}") '
-        f"{resume}runtime:stop()",
+        f'local runtime = require("lunatik").runtime("suite", "{context}") {resume}runtime:stop()',
         timeout=timeout,
     )
 
