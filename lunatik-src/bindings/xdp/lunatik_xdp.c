@@ -4,8 +4,8 @@
  *
  * Two ways in. An XDP program in eBPF calls bpf_luaxdp_run() with the name of
  * a script, which runs on any kernel. On one that has the hooks of
- * kernel-patches/xdplua a script attaches itself to a device; that half is
- * left out where net/xdp_lua.h is missing.
+ * kernel-patches/xdplua (CONFIG_XDP_LUA) a script attaches itself to a device;
+ * elsewhere that half is left out.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -26,7 +26,7 @@
 #include <net/net_namespace.h>
 #include <net/xdp.h>
 
-#if defined(CONFIG_XDP_LUA) && __has_include(<net/xdp_lua.h>)
+#ifdef CONFIG_XDP_LUA
 #include <net/xdp_lua.h>
 #define XDP_STANDALONE
 #endif
@@ -236,12 +236,13 @@ static struct xdp_callback *callback_find(const char *script, size_t length, int
 }
 
 #ifndef __bpf_kfunc
-#define __bpf_kfunc	__used noinline		/* 6.1 has no name for it */
+#define __bpf_kfunc	__used		/* 6.1 has no name for it */
 #endif
 
-/* The verifier looks it up in the module's BTF; nothing else calls it. */
-__bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx,
-			       void *arg, size_t arg__sz);
+/* No prototype: the verifier finds it in the module's BTF, nobody else calls. */
+#ifdef __bpf_kfunc_start_defs
+__bpf_kfunc_start_defs();
+#endif
 
 /**
  * bpf_luaxdp_run() - let a Lua script look at a packet
@@ -282,6 +283,10 @@ __bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx
 	rcu_read_unlock();
 	return action;
 }
+
+#ifdef __bpf_kfunc_end_defs
+__bpf_kfunc_end_defs();
+#endif
 
 #ifdef BTF_KFUNCS_START
 BTF_KFUNCS_START(xdp_kfuncs)
