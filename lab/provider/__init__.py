@@ -31,6 +31,13 @@ class Provider(Protocol):
         """
         ...
 
+    def prepare(self, spec: MachineSpec) -> None:
+        """Make what machines of a spec start from (a snapshot), if it is not there yet.
+
+        Takes as long as a boot, once; no fault if it cannot be made.
+        """
+        ...
+
     def close(self) -> None:
         """End every machine that is still running, and free what it held."""
         ...

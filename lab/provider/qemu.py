@@ -45,6 +45,10 @@ class QemuProvider:
             self._machines.append(machine)
         return machine
 
+    def prepare(self, spec: MachineSpec) -> None:
+        """See Provider.prepare."""
+        self.freeze(spec)
+
     def freeze(self, spec: MachineSpec) -> Artifact | None:
         """The snapshot for a spec, made if need be; None, with a notice, if there can be none."""
         if self.store is None or snapshot.clonable(spec) is not None:

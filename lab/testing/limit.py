@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from lab.testing.verdict import TestOverLimit
 
 #: Seconds that a test has to end by itself once its machines are gone.
 _GRACE = 5.0
+
+
+#: Seconds between looks at a pause that has outlasted the limit.
+_POLL = 0.1
 
 
 class Limit:
@@ -33,8 +39,28 @@ class Limit:
         self._main = threading.get_ident()
         self._thread = threading.Thread(target=self._wait, name="test-limit", daemon=True)
         self._before: object = signal.SIG_DFL
+        self._deadline = time.monotonic() + seconds
+        self._paused = 0
+        self._paused_at = 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block time does not count; several threads may be in one at once."""
+        with self._lock:
+            if not self._paused:
+                self._paused_at = time.monotonic()
+            self._paused += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused -= 1
+                if not self._paused:
+                    self._deadline += time.monotonic() - self._paused_at
 
     def __enter__(self) -> Limit:
+        self._deadline = time.monotonic() + self.seconds
         self._before = signal.signal(signal.SIGALRM, self._raise)
         self._thread.start()
         return self
@@ -54,8 +80,13 @@ class Limit:
             raise over.with_traceback(error.__traceback__ if error else None) from None
 
     def _wait(self) -> None:
-        if self._done.wait(self.seconds):
-            return
+        while True:
+            with self._lock:
+                left = self._deadline - time.monotonic()
+                if left <= 0 and not self._paused:
+                    break
+            if self._done.wait(max(left, _POLL)):
+                return
         self.passed = True
         try:
             self._expired()

@@ -204,7 +204,7 @@ def _phase(
     began = time.monotonic()
     result: object = None
     error: BaseException | None = None
-    limit = _limit(item, trial)
+    limit = trial.limit = _limit(item, trial)
     try:
         with limit:
             result = yield

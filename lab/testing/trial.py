@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lab.results.record import Mark, Node, Splat
 from lab.testing.hang import Stacks, gather
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases, charge
+from lab.testing.limit import Limit
 from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
 from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent
 from lab.vm.machine import Machine
@@ -96,6 +98,7 @@ class Trial:
         self.last_report: tuple[str, ...] = ()
         self.marks: list[Mark] = []
         self.topology: dict[str, object] | None = None
+        self.limit: Limit | None = None
         self._holder = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
@@ -120,16 +123,24 @@ class Trial:
         with self._lock:
             if spec.name in self._guests:
                 raise ValueError(f"this test has a machine `{spec.name}` already")
-        lease = self.leases.take(
-            holder=self._holder,
-            memory=charge(spec.memory),
-            cores=spec.cpus,
-            timeout=_LEASE_PATIENCE,
-        )
+        backend = provider or self.provider
+        # Neither a host that is full nor the first boot of all is the test's doing.
+        with self.limit.paused() if self.limit else nullcontext():
+            lease = self.leases.take(
+                holder=self._holder,
+                memory=charge(spec.memory),
+                cores=spec.cpus,
+                timeout=_LEASE_PATIENCE,
+            )
+            try:
+                backend.prepare(spec)
+            except BaseException:
+                self.leases.give_back(lease)
+                raise
         self.watch.follow(spec.name, where / "console.log")
         self.mark("starts", node=spec.name)
         try:
-            machine = (provider or self.provider).start(spec, where)
+            machine = backend.start(spec, where)
         except BaseException:
             self.leases.give_back(lease)
             raise

@@ -44,3 +44,18 @@ def test_a_loop_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(KeyError), Limit(10, lambda: None):
         raise KeyError("mine")
+
+
+def test_time_in_a_pause_does_not_count() -> None:
+    with Limit(0.2, lambda: None) as limit:
+        with limit.paused(), limit.paused():
+            time.sleep(0.5)
+        assert not limit.passed
+
+
+def test_time_after_a_pause_counts() -> None:
+    gone = threading.Event()
+    with pytest.raises(TestOverLimit), Limit(0.2, gone.set) as limit:
+        with limit.paused():
+            time.sleep(0.3)
+        assert gone.wait(10)

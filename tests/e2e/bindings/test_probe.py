@@ -108,9 +108,10 @@ def test_a_closed_probe_cannot_be_enabled(script: Script) -> None:
         ('"a\\0b"', "invalid symbol"),
         ('("x"):rep(5000)', "invalid symbol"),
         ("0", "EINVAL"),
-        ("1", "EINVAL"),
-        ("-1", "EINVAL"),
-        ("math.mininteger", "EINVAL"),
+        # Where no text is: which errno says so is the kernel's affair.
+        ("1", "ENOENT|EINVAL"),
+        ("-1", "ENOENT|EINVAL"),
+        ("math.mininteger", "ENOENT|EINVAL"),
         ('"kprobe_dispatcher"', "EINVAL"),
         ("nil", "string expected"),
     ],
