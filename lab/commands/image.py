@@ -40,7 +40,16 @@ def build(
     if as_json:
         lines = built.packages.read_text().splitlines()
         packages = dict(line.split(" ", 1) for line in lines)
-        print(json.dumps({"name": built.name, "key": built.key, "root": str(built.root),
-                          "packages": packages}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "name": built.name,
+                    "key": built.key,
+                    "root": str(built.root),
+                    "packages": packages,
+                },
+                indent=1,
+            )
+        )
     else:
         print(built.root)

@@ -77,13 +77,24 @@ def up(  # noqa: PLR0917 - typer calls it by name
     store = Store()
     keep = Keep(store)
     keep.refuse_running(names)
-    spec, label = _spec(store, kernel=kernel, flavour=flavour, patches=patches, config=config,
-                        modules=tuple(module or ()), memory=memory, accel=accel, llvm=llvm)
+    spec, label = _spec(
+        store,
+        kernel=kernel,
+        flavour=flavour,
+        patches=patches,
+        config=config,
+        modules=tuple(module or ()),
+        memory=memory,
+        accel=accel,
+        llvm=llvm,
+    )
     for name in names:
         with progress(f"boot {name}"):
             kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)
-        print(f"{name}: {label}; lab shell {name}, lab exec {name} -- COMMAND; "
-              f"logs in {kept.directory}")
+        print(
+            f"{name}: {label}; lab shell {name}, lab exec {name} -- COMMAND; "
+            f"logs in {kept.directory}"
+        )
 
 
 def down(
@@ -104,16 +115,20 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
 
     from lab.progress import seconds, size
 
-    rows = [{**kept.as_json(), "alive": kept.alive(), "resident": _resident(kept.pid)}
-            for kept in _keep().all()]
+    rows = [
+        {**kept.as_json(), "alive": kept.alive(), "resident": _resident(kept.pid)}
+        for kept in _keep().all()
+    ]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
         state = "up" if row["alive"] else "ended"
-        print(f"{row['name']:12} {state:6} {row['label']:24} "
-              f"{seconds(time.time() - row['since']):>14} {size(row['resident']):>10}  "
-              f"ssh {row['ssh_port']}  {row['directory']}")
+        print(
+            f"{row['name']:12} {state:6} {row['label']:24} "
+            f"{seconds(time.time() - row['since']):>14} {size(row['resident']):>10}  "
+            f"ssh {row['ssh_port']}  {row['directory']}"
+        )
 
 
 def shell(node: Node) -> None:
@@ -166,8 +181,9 @@ def ssh(
     try:
         done = subprocess.run(argv, check=False)
     except FileNotFoundError:
-        raise HostError("the program `ssh` is not installed",
-                        right="install the package openssh-client") from None
+        raise HostError(
+            "the program `ssh` is not installed", right="install the package openssh-client"
+        ) from None
     raise typer.Exit(done.returncode)
 
 
@@ -223,15 +239,24 @@ def _spec(
 
     lab = manifest.read()
     wanted = Wanted(
-        kernels=(kernel or lab.default_kernel,), flavours=(flavour,), config=config,
+        kernels=(kernel or lab.default_kernel,),
+        flavours=(flavour,),
+        config=config,
         patches=None if patches is None else tuple(one for one in patches if one != "none"),
-        modules=modules, llvm=llvm)
+        modules=modules,
+        llvm=llvm,
+    )
     built = build(lab, wanted, store)[0]
     spec = MachineSpec(
-        name="a", kernel=built.kernel.bzimage, root=built.image.root,
+        name="a",
+        kernel=built.kernel.bzimage,
+        root=built.image.root,
         payload=built.modules.payload if built.modules else None,
-        memory=memory or built.flavour.memory, cmdline=built.flavour.cmdline,
-        accel=accelerators.choose(accel, store).name, patience=built.flavour.patience)
+        memory=memory or built.flavour.memory,
+        cmdline=built.flavour.cmdline,
+        accel=accelerators.choose(accel, store).name,
+        patience=built.flavour.patience,
+    )
     return spec, f"{built.kernel.version} {flavour}"
 
 
@@ -242,8 +267,10 @@ def _check_names(names: list[str]) -> None:
 
     for name in names:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-            raise UserError(f"`{name}` cannot be a machine's name",
-                            right="small letters, digits and - between them, at most 32")
+            raise UserError(
+                f"`{name}` cannot be a machine's name",
+                right="small letters, digits and - between them, at most 32",
+            )
     if len(set(names)) < len(names):
         raise UserError("a name is given twice")
 

@@ -93,8 +93,12 @@ def packages(recipe: Recipe) -> dict[str, Json]:
     stand in `packages.txt`.  Nor are the reasons: a better comment is no other
     image.
     """
-    return {"way": WAY, "suite": recipe.suite, "packages": sorted(recipe.packages),
-            "exclude": list(recipe.exclude)}
+    return {
+        "way": WAY,
+        "suite": recipe.suite,
+        "packages": sorted(recipe.packages),
+        "exclude": list(recipe.exclude),
+    }
 
 
 def inputs(recipe: Recipe) -> dict[str, Json]:
@@ -102,15 +106,25 @@ def inputs(recipe: Recipe) -> dict[str, Json]:
     overlay = recipe.resolve("overlay")
     files: dict[str, Json] = {
         str(path.relative_to(overlay)): [seal.digest_file(path), path.stat().st_mode & 0o777]
-        for path in sorted(overlay.rglob("*")) if path.is_file()
+        for path in sorted(overlay.rglob("*"))
+        if path.is_file()
     }
-    return {"packages": packages(recipe), "program": seal.digest_file(recipe.resolve("program")),
-            "names": list(recipe.names), "power": list(recipe.power), "overlay": files}
+    return {
+        "packages": packages(recipe),
+        "program": seal.digest_file(recipe.resolve("program")),
+        "names": list(recipe.names),
+        "power": list(recipe.power),
+        "overlay": files,
+    }
 
 
 def _record(name: str, artifact: Artifact) -> Image:
-    return Image(name=name, key=key(artifact.inputs), root=artifact.path / "root.erofs",
-                 packages=artifact.path / "packages.txt")
+    return Image(
+        name=name,
+        key=key(artifact.inputs),
+        root=artifact.path / "root.erofs",
+        packages=artifact.path / "packages.txt",
+    )
 
 
 def _make(recipe: Recipe, debian: Path, path: Path) -> None:
@@ -120,8 +134,19 @@ def _make(recipe: Recipe, debian: Path, path: Path) -> None:
             step.update(0, detail="unpacking")
             tree.mkdir()
             # No device nodes and no owners, so that no rights are needed.
-            run(["tar", "--extract", "--preserve-permissions", "--no-same-owner",
-                 "--exclude=./dev/*", "--file", debian / "root.tar", "--directory", tree])
+            run(
+                [
+                    "tar",
+                    "--extract",
+                    "--preserve-permissions",
+                    "--no-same-owner",
+                    "--exclude=./dev/*",
+                    "--file",
+                    debian / "root.tar",
+                    "--directory",
+                    tree,
+                ]
+            )
             step.update(1, detail="the lab's own files")
             _add_own(recipe, tree)
             step.update(2, detail="erofs")
@@ -133,23 +158,31 @@ def _make(recipe: Recipe, debian: Path, path: Path) -> None:
 
 def _bootstrap(recipe: Recipe, path: Path) -> None:
     argv: list[str | Path] = [
-        "mmdebstrap", "--mode=auto", "--variant=essential", "--format=tar",
+        "mmdebstrap",
+        "--mode=auto",
+        "--variant=essential",
+        "--format=tar",
         "--skip=output/dev",
         f"--include={','.join(sorted(recipe.packages))}",
-        '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"',
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Languages "none"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
         *_proxies(),
         # Names and versions of all that is in it, apt's own way of listing
         # being absent from this variant.
-        "--customize-hook=dpkg-query --admindir=\"$1/var/lib/dpkg\" --show >&2",
+        '--customize-hook=dpkg-query --admindir="$1/var/lib/dpkg" --show >&2',
     ]
     if HOOKS.is_dir() and recipe.suite == "bookworm":
         argv.append(f"--hook-dir={HOOKS}")
     sources = "".join(apt.source_line(suite) for suite in _suites(recipe.suite))
     with progress("packages of the image") as step:
         try:
-            done = run([*argv, recipe.suite, path / "root.tar", "-"], input=sources,
-                       timeout=BOOTSTRAP_TIMEOUT, on_line=lambda line: _show(step, line))
+            done = run(
+                [*argv, recipe.suite, path / "root.tar", "-"],
+                input=sources,
+                timeout=BOOTSTRAP_TIMEOUT,
+                on_line=lambda line: _show(step, line),
+            )
         except ProgramFailed as error:
             raise _explain(recipe, error) from error
     listed = _versions(done.stderr.splitlines())
@@ -175,17 +208,23 @@ def _proxies() -> Iterator[str]:
 
 
 def _versions(lines: list[str]) -> list[str]:
-    return sorted(line.replace("\t", " ") for line in lines
-                  if line.count("\t") == 1 and not line.startswith(("I: ", "W: ", "E: ")))
+    return sorted(
+        line.replace("\t", " ")
+        for line in lines
+        if line.count("\t") == 1 and not line.startswith(("I: ", "W: ", "E: "))
+    )
 
 
 def _explain(recipe: Recipe, error: ProgramFailed) -> UserError | HostError | InfraError:
     text = error.finished.stderr + error.finished.stdout
     for name in recipe.packages:
-        if f"Unable to locate package {name}\n" in text or \
-                f"Package '{name}' has no installation candidate" in text:
+        if (
+            f"Unable to locate package {name}\n" in text
+            or f"Package '{name}' has no installation candidate" in text
+        ):
             return recipe.where("packages", name).error(
-                f"the suite {recipe.suite} has no package `{name}`")
+                f"the suite {recipe.suite} has no package `{name}`"
+            )
     wrong = [line for line in text.splitlines() if line.startswith(("E: ", "Err:"))]
     said = "\n".join(wrong[-6:]) or error.finished.tail(6)
     if "No space left on device" in text:
@@ -203,8 +242,20 @@ def _add_own(recipe: Recipe, tree: Path) -> None:
     shutil.copytree(recipe.resolve("overlay"), tree, dirs_exist_ok=True, symlinks=True)
     place = tree / PROGRAM_DIRECTORY
     place.mkdir(parents=True, exist_ok=True)
-    run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s",
-         "-o", place / "guest", recipe.resolve("program")])
+    run(
+        [
+            "gcc",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-static",
+            "-s",
+            "-o",
+            place / "guest",
+            recipe.resolve("program"),
+        ]
+    )
     for name in recipe.names:
         (place / name).symlink_to("guest")
     for name in recipe.power:
@@ -217,5 +268,14 @@ def _pack(tree: Path, target: Path) -> None:
     # Not compressed: a guest's first read of each page would be unpacked under
     # emulation, and the store's disk is not what is short.  The fixed time and
     # UUID make equal trees equal images.
-    run(["mkfs.erofs", "--quiet", "--all-root", "-T0",
-         "-U00000000-0000-0000-0000-000000000000", target, tree])
+    run(
+        [
+            "mkfs.erofs",
+            "--quiet",
+            "--all-root",
+            "-T0",
+            "-U00000000-0000-0000-0000-000000000000",
+            target,
+            tree,
+        ]
+    )

@@ -49,8 +49,9 @@ def read(file: Path) -> Recipe:
     except ValidationError as error:
         detail = error.errors()[0]
         path = [str(step) for step in detail["loc"] if step != "[key]"]
-        raise UserError(f"`{'.'.join(path)}`: {detail['msg'].lower()}", file=file,
-                        line=_line(raw, path)) from None
+        raise UserError(
+            f"`{'.'.join(path)}`: {detail['msg'].lower()}", file=file, line=_line(raw, path)
+        ) from None
     for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_file)):
         if not wanted(recipe.resolve(field)):
             raise recipe.where(field).error(f"there is no `{recipe.resolve(field)}`")

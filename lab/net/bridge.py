@@ -50,6 +50,8 @@ def commands(faults: Impairment, *, toward: int) -> list[str]:
         lines.append(f"tc qdisc del dev {out} root 2>/dev/null || true")
     lines.append(f"tc filter del dev {into} ingress prio 1 2>/dev/null || true")
     if faults.mtu is not None:
-        lines.append(f"tc filter add dev {into} ingress prio 1 protocol all basic "
-                     f"match 'meta(pkt_len gt {faults.mtu})' action drop")
+        lines.append(
+            f"tc filter add dev {into} ingress prio 1 protocol all basic "
+            f"match 'meta(pkt_len gt {faults.mtu})' action drop"
+        )
     return lines

@@ -55,8 +55,10 @@ class Link:
             UserError: the link has no bridge node, or there is no such fault.
         """
         if self._bridge is None:
-            raise UserError(f"the link `{self.name}` cannot be impaired",
-                            right="say `bridge: true` in its topology")
+            raise UserError(
+                f"the link `{self.name}` cannot be impaired",
+                right="say `bridge: true` in its topology",
+            )
         try:
             wanted = Impairment.model_validate(faults)
         except ValueError as error:
@@ -65,8 +67,9 @@ class Link:
             if toward in (None, node):
                 self._bridge.impair(wanted, toward=number)
         if toward is not None and toward not in self.ends:
-            raise UserError(f"the link `{self.name}` has no end at `{toward}`",
-                            right=similar(toward, self.ends))
+            raise UserError(
+                f"the link `{self.name}` has no end at `{toward}`", right=similar(toward, self.ends)
+            )
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
@@ -94,10 +97,13 @@ class Network:
         self._bridges: dict[str, list[Nic]] = {}
         self._captures = 0
         cards = self._wire()
-        wanted = [self._spec(specs(name), node, cards[name])
-                  for name, node in topology.nodes.items()]
-        wanted += [replace(specs(_bridge_name(link)), nics=tuple(nics))
-                   for link, nics in self._bridges.items()]
+        wanted = [
+            self._spec(specs(name), node, cards[name]) for name, node in topology.nodes.items()
+        ]
+        wanted += [
+            replace(specs(_bridge_name(link)), nics=tuple(nics))
+            for link, nics in self._bridges.items()
+        ]
         try:
             self.machines = self._start_all(wanted)
             self.links = {name: self._link(name, entry) for name, entry in topology.links.items()}
@@ -136,8 +142,11 @@ class Network:
         self._captures += 1
         self.directory.mkdir(parents=True, exist_ok=True)
         end = self.link(name).ends[node]
-        return Capture(machine=end.machine, card=end.card,
-                       file=self.directory / f"{node}-{name}-{self._captures}.pcap")
+        return Capture(
+            machine=end.machine,
+            card=end.card,
+            file=self.directory / f"{node}-{name}-{self._captures}.pcap",
+        )
 
     def stop(self) -> None:
         """End the switches; the machines belong to who started them."""
@@ -152,8 +161,10 @@ class Network:
         for name, link in self.topology.links.items():
             for node, wire in self._plugs(name, link).items():
                 plugs[name, node] = wire
-        return {node: [Nic(wire=plugs[link, node]) for link in self.topology.cards(node)]
-                for node in self.topology.nodes}
+        return {
+            node: [Nic(wire=plugs[link, node]) for link in self.topology.cards(node)]
+            for node in self.topology.nodes
+        }
 
     def _plugs(self, name: str, link: LinkEntry) -> dict[str, Wire]:
         ends = list(link.ends)
@@ -170,8 +181,12 @@ class Network:
 
     @staticmethod
     def _spec(spec: MachineSpec, node: NodeEntry, cards: list[Nic]) -> MachineSpec:
-        return replace(spec, nics=tuple(cards), cpus=node.cpus,
-                       memory=spec.memory if node.memory is None else node.memory)
+        return replace(
+            spec,
+            nics=tuple(cards),
+            cpus=node.cpus,
+            memory=spec.memory if node.memory is None else node.memory,
+        )
 
     def _start_all(self, specs: list[MachineSpec]) -> dict[str, Machine]:
         if not specs:
@@ -187,8 +202,10 @@ class Network:
         return machine
 
     def _link(self, name: str, entry: LinkEntry) -> Link:
-        ends = {node: End(self.machines[node], self.topology.cards(node).index(name))
-                for node in entry.ends}
+        ends = {
+            node: End(self.machines[node], self.topology.cards(node).index(name))
+            for node in entry.ends
+        }
         bridge = Bridge(self.machines[_bridge_name(name)]) if entry.bridged else None
         link = Link(name=name, ends=ends, bridge=bridge)
         if entry.impair is not None:
@@ -200,8 +217,7 @@ def configuration(topology: Topology, node: str) -> str:
     """The lines of sh that make a machine a node: sysctls, addresses, routes, commands."""
     entry = topology.nodes[node]
     lines = ["set -e"]
-    lines += [f"sysctl -qw {shlex.quote(f'{key}={value}')}"
-              for key, value in entry.sysctls.items()]
+    lines += [f"sysctl -qw {shlex.quote(f'{key}={value}')}" for key, value in entry.sysctls.items()]
     for card, link in enumerate(topology.cards(node)):
         lines.append(f"ip link set eth{card} up")
         for address in topology.links[link].ends[node]:

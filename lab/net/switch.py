@@ -28,8 +28,10 @@ class Switch:
     def __init__(self, *, ports: int) -> None:
         program = shutil.which(PROGRAM)
         if program is None:
-            raise HostError(f"{PROGRAM} is not installed, and a LAN needs it",
-                            right="install the package vde2 (lab doctor --install)")
+            raise HostError(
+                f"{PROGRAM} is not installed, and a LAN needs it",
+                right="install the package vde2 (lab doctor --install)",
+            )
         self.path: Path = runtime().directory() / "switch"
         self._process = subprocess.Popen(
             [program, "--sock", str(self.path), "--numports", str(ports), "--mode", "600"],

@@ -97,8 +97,10 @@ class Topology(Entry):
 
     def bridged(self) -> Topology:
         """The same with a bridge node in every wire."""
-        links = {name: link.model_copy(update={"bridge": len(link.ends) == 2})
-                 for name, link in self.links.items()}
+        links = {
+            name: link.model_copy(update={"bridge": len(link.ends) == 2})
+            for name, link in self.links.items()
+        }
         return self.model_copy(update={"links": links})
 
     def drawing(self) -> dict[str, object]:
@@ -119,12 +121,16 @@ class Topology(Entry):
             if len(link.ends) < 2:
                 raise where.error(f"the link `{name}` has {len(link.ends)} end", "two or more")
             if link.bridged and len(link.ends) != 2:
-                raise where.error(f"the link `{name}` is a LAN and cannot be impaired",
-                                  "give the node a wire of its own to the LAN's switch")
+                raise where.error(
+                    f"the link `{name}` is a LAN and cannot be impaired",
+                    "give the node a wire of its own to the LAN's switch",
+                )
             for end in link.ends:
                 if end not in self.nodes:
-                    raise where.error(f"the link `{name}` has an end at `{end}`, which is no node",
-                                      similar(end, self.nodes))
+                    raise where.error(
+                        f"the link `{name}` has an end at `{end}`, which is no node",
+                        similar(end, self.nodes),
+                    )
 
 
 def read(name_or_file: str | Path) -> Topology:
@@ -138,8 +144,9 @@ def read(name_or_file: str | Path) -> Topology:
         file = READY_MADE / f"{name_or_file}.yaml"
         if not file.is_file():
             known = [path.stem for path in READY_MADE.glob("*.yaml")]
-            raise UserError(f"there is no topology `{name_or_file}`",
-                            right=similar(name_or_file, known))
+            raise UserError(
+                f"there is no topology `{name_or_file}`", right=similar(name_or_file, known)
+            )
     raw = load(file)
     try:
         topology = Topology.model_validate(raw)

@@ -84,8 +84,10 @@ def program() -> str:
     """
     found = shutil.which(PROGRAM)
     if found is None:
-        raise HostError(f"{PROGRAM} is not installed",
-                        right="install the package qemu-system-x86 (lab doctor --install)")
+        raise HostError(
+            f"{PROGRAM} is not installed",
+            right="install the package qemu-system-x86 (lab doctor --install)",
+        )
     return found
 
 
@@ -97,17 +99,32 @@ def compose(spec: MachineSpec, *, places: Places, memory: Memory | None = None) 
         places: where its files are.
         memory: the snapshot's memory, when making or using one.
     """
-    return [program(), *_board(spec, memory), *_boot(spec), *_disks(spec),
-            *_serial(places), *_monitor(spec, places), *_devices(spec, places),
-            *_cards(spec)]
+    return [
+        program(),
+        *_board(spec, memory),
+        *_boot(spec),
+        *_disks(spec),
+        *_serial(places),
+        *_monitor(spec, places),
+        *_devices(spec, places),
+        *_cards(spec),
+    ]
 
 
 def command_line(spec: MachineSpec) -> str:
     """The kernel's command line."""
-    words = ["console=ttyS0", "root=/dev/vda", "rootfstype=erofs", "ro", f"init={INIT}",
-             "panic=0", f"lab.name={spec.name}",
-             # A test that wants one makes one.
-             "dummy.numdummies=0", "ifb.numifbs=0"]
+    words = [
+        "console=ttyS0",
+        "root=/dev/vda",
+        "rootfstype=erofs",
+        "ro",
+        f"init={INIT}",
+        "panic=0",
+        f"lab.name={spec.name}",
+        # A test that wants one makes one.
+        "dummy.numdummies=0",
+        "ifb.numifbs=0",
+    ]
     if spec.icount:
         words.append("nokaslr")
     return " ".join([*words, *spec.cmdline])
@@ -117,20 +134,39 @@ def _board(spec: MachineSpec, memory: Memory | None) -> Iterator[str]:
     machine = "q35,usb=off,vmport=off,dump-guest-core=on"
     if memory is not None:
         share = "off" if memory.frozen else "on"
-        yield from ("-object", f"memory-backend-file,id=ram,size={spec.memory}M,"
-                               f"mem-path={_safe(memory.file)},share={share}")
+        yield from (
+            "-object",
+            f"memory-backend-file,id=ram,size={spec.memory}M,"
+            f"mem-path={_safe(memory.file)},share={share}",
+        )
         machine += ",memory-backend=ram"
         if memory.frozen:
             yield from ("-incoming", "defer")
     yield from ("-name", f"guest={_safe(spec.name)},debug-threads=on")
     # Without defaults, so that a version's new default device changes nothing.
     yield from ("-nodefaults", "-no-user-config", "-display", "none")
-    yield from ("-machine", machine, "-cpu", spec.cpu, "-m", f"{spec.memory}M",
-                "-smp", str(spec.cpus))
+    yield from (
+        "-machine",
+        machine,
+        "-cpu",
+        spec.cpu,
+        "-m",
+        f"{spec.memory}M",
+        "-smp",
+        str(spec.cpus),
+    )
     # Never left to QEMU: /dev/kvm may open and yet not work.
     if spec.icount:
-        yield from ("-accel", f"{spec.accel},thread=single", "-icount", "shift=0,sleep=off",
-                    "-rtc", "base=2026-01-01,clock=vm", "-seed", "0")
+        yield from (
+            "-accel",
+            f"{spec.accel},thread=single",
+            "-icount",
+            "shift=0,sleep=off",
+            "-rtc",
+            "base=2026-01-01,clock=vm",
+            "-seed",
+            "0",
+        )
     else:
         yield from ("-accel", spec.accel)
     # A reset ends QEMU, a panic goes on to print its trace; both are reported.
@@ -147,22 +183,46 @@ def _disks(spec: MachineSpec) -> Iterator[str]:
     for name, file in (("root", spec.root), ("payload", spec.payload)):
         if file is None:
             continue
-        node = {"driver": "raw", "node-name": name, "read-only": True,
-                "file": {"driver": "file", "filename": str(file), "locking": "off"}}
-        yield from ("-blockdev", json.dumps(node),
-                    "-device", f"virtio-blk-pci,drive={name},num-queues=1")
+        node = {
+            "driver": "raw",
+            "node-name": name,
+            "read-only": True,
+            "file": {"driver": "file", "filename": str(file), "locking": "off"},
+        }
+        yield from (
+            "-blockdev",
+            json.dumps(node),
+            "-device",
+            f"virtio-blk-pci,drive={name},num-queues=1",
+        )
 
 
 def _serial(places: Places) -> Iterator[str]:
-    yield from ("-chardev", f"file,id=console,path={_safe(places.console)}",
-                "-serial", "chardev:console")
+    yield from (
+        "-chardev",
+        f"file,id=console,path={_safe(places.console)}",
+        "-serial",
+        "chardev:console",
+    )
     yield from ("-device", "virtio-serial-pci,max_ports=8")
-    yield from ("-chardev", _server("agent", places.agent),
-                "-device", f"virtserialport,nr=1,chardev=agent,name={AGENT_PORT}")
-    yield from ("-chardev", _server("waker", places.waker),
-                "-device", f"virtserialport,nr=2,chardev=waker,name={WAKE_PORT}")
-    yield from ("-chardev", _server("terminal", places.terminal),
-                "-device", "virtconsole,nr=3,chardev=terminal")
+    yield from (
+        "-chardev",
+        _server("agent", places.agent),
+        "-device",
+        f"virtserialport,nr=1,chardev=agent,name={AGENT_PORT}",
+    )
+    yield from (
+        "-chardev",
+        _server("waker", places.waker),
+        "-device",
+        f"virtserialport,nr=2,chardev=waker,name={WAKE_PORT}",
+    )
+    yield from (
+        "-chardev",
+        _server("terminal", places.terminal),
+        "-device",
+        "virtconsole,nr=3,chardev=terminal",
+    )
 
 
 def _monitor(spec: MachineSpec, places: Places) -> Iterator[str]:
@@ -173,28 +233,41 @@ def _monitor(spec: MachineSpec, places: Places) -> Iterator[str]:
 
 def _devices(spec: MachineSpec, places: Places) -> Iterator[str]:
     if not spec.icount:
-        yield from ("-object", "rng-random,id=rng,filename=/dev/urandom",
-                    "-device", "virtio-rng-pci,rng=rng")
+        yield from (
+            "-object",
+            "rng-random,id=rng,filename=/dev/urandom",
+            "-device",
+            "virtio-rng-pci,rng=rng",
+        )
     # A panic becomes a QMP event; dump-guest-memory gets what drgn needs.
     yield from ("-device", "pvpanic-pci", "-device", "vmcoreinfo")
     for port in spec.debug_ports:
         path = places.directory / f"{port.name}.bin"
-        yield from ("-chardev", f"file,id={port.name},path={_safe(path)}", "-device",
-                    f"isa-debugcon,iobase={port.port:#x},chardev={port.name}")
+        yield from (
+            "-chardev",
+            f"file,id={port.name},path={_safe(path)}",
+            "-device",
+            f"isa-debugcon,iobase={port.port:#x},chardev={port.name}",
+        )
 
 
 def _cards(spec: MachineSpec) -> Iterator[str]:
     for number, nic in enumerate(spec.slots()):
         yield from ("-netdev", _netdev(f"net{number}", number, nic.wire))
         # Without the boot ROM: nobody boots from the network.
-        yield from ("-device", f"virtio-net-pci,id=nic{number},netdev=net{number},"
-                               f"mac={mac(spec, number, nic)},romfile=")
+        yield from (
+            "-device",
+            f"virtio-net-pci,id=nic{number},netdev=net{number},"
+            f"mac={mac(spec, number, nic)},romfile=",
+        )
         if nic.capture is not None:
-            yield from ("-object", f"filter-dump,id=dump{number},netdev=net{number},"
-                                   f"file={_safe(nic.capture)},maxlen=65536")
+            yield from (
+                "-object",
+                f"filter-dump,id=dump{number},netdev=net{number},"
+                f"file={_safe(nic.capture)},maxlen=65536",
+            )
     if spec.ssh_port is not None:
-        yield from ("-netdev", "user,id=ssh,restrict=on,"
-                               f"hostfwd=tcp:127.0.0.1:{spec.ssh_port}-:22")
+        yield from ("-netdev", f"user,id=ssh,restrict=on,hostfwd=tcp:127.0.0.1:{spec.ssh_port}-:22")
         yield from ("-device", f"virtio-net-pci,id=sshnic,netdev=ssh,mac={SSH_MAC},romfile=")
 
 
@@ -216,11 +289,15 @@ def mac(spec: MachineSpec, number: int, nic: Nic) -> str:
 def _netdev(name: str, number: int, wire: Wire) -> str:
     match wire:
         case Dgram(local=local, remote=remote):
-            return (f"dgram,id={name},local.type=unix,local.path={_safe(local)},"
-                    f"remote.type=unix,remote.path={_safe(remote)}")
+            return (
+                f"dgram,id={name},local.type=unix,local.path={_safe(local)},"
+                f"remote.type=unix,remote.path={_safe(remote)}"
+            )
         case Stream(path=path, server=server):
-            return (f"stream,id={name},server={'on' if server else 'off'},"
-                    f"addr.type=unix,addr.path={_safe(path)}")
+            return (
+                f"stream,id={name},server={'on' if server else 'off'},"
+                f"addr.type=unix,addr.path={_safe(path)}"
+            )
         case Vde(path=path):
             return f"vde,id={name},sock={_safe(path)}"
         case _:

@@ -43,12 +43,18 @@ class Started:
 
     def machine(self, spec: MachineSpec, *, cloned: bool = False) -> Machine:
         """The machine that a test gets."""
-        return Machine(spec=spec, directory=self.qemu.places.directory, channel=self.channel,
-                       body=self.qemu, cloned=cloned)
+        return Machine(
+            spec=spec,
+            directory=self.qemu.places.directory,
+            channel=self.channel,
+            body=self.qemu,
+            cloned=cloned,
+        )
 
 
-def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None,
-             sockets: Path | None = None) -> Started:
+def assemble(
+    spec: MachineSpec, directory: Path, *, memory: Memory | None = None, sockets: Path | None = None
+) -> Started:
     """All the parts of a machine, nothing started yet.
 
     Args:
@@ -60,15 +66,16 @@ def assemble(spec: MachineSpec, directory: Path, *, memory: Memory | None = None
     Raises:
         UserError: the kernel, image or payload is not there.
     """
-    for what, file in (("kernel", spec.kernel), ("image", spec.root),
-                       ("payload", spec.payload)):
+    for what, file in (("kernel", spec.kernel), ("image", spec.root), ("payload", spec.payload)):
         if file is not None and not file.is_file():
             raise UserError(f"the {what} of {spec.name} is not there", file=file)
     places = Places(directory=directory.absolute(), runtime=sockets or runtime().directory())
-    qemu = Qemu(node=spec.name, argv=argv.compose(spec, places=places, memory=memory),
-                places=places)
-    channel = AgentChannel(node=spec.name, socket=places.agent, patience=spec.patience,
-                           doom=qemu.doom)
+    qemu = Qemu(
+        node=spec.name, argv=argv.compose(spec, places=places, memory=memory), places=places
+    )
+    channel = AgentChannel(
+        node=spec.name, socket=places.agent, patience=spec.patience, doom=qemu.doom
+    )
     waker = Waker(node=spec.name, socket=places.waker, doom=qemu.doom)
     qemu.closers += [channel.close, waker.close]
     return Started(qemu, channel, waker)
@@ -115,10 +122,12 @@ async def awake(started: Started, spec: MachineSpec) -> None:
         if type(error) is not GuestSilent:
             raise
         lines = started.qemu.console().strip().splitlines()
-        last = f"; its console ends with: {lines[-1].strip()}" if lines else \
-            "; its console is empty"
-        raise GuestSilent(f"{spec.name}: the guest did not answer within {limit:g} s of its "
-                          f"start{last}") from error
+        last = (
+            f"; its console ends with: {lines[-1].strip()}" if lines else "; its console is empty"
+        )
+        raise GuestSilent(
+            f"{spec.name}: the guest did not answer within {limit:g} s of its start{last}"
+        ) from error
 
 
 def prepare(machine: Machine) -> None:

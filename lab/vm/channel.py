@@ -61,8 +61,15 @@ class AgentChannel:
             command runs, and begin by seeing that nobody else's answer comes.
     """
 
-    def __init__(self, *, node: str, socket: Path, patience: float,
-                 doom: asyncio.Future[LabError], shared: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        socket: Path,
+        patience: float,
+        doom: asyncio.Future[LabError],
+        shared: bool = False,
+    ) -> None:
         self.node = node
         self.socket = socket
         self.silence = SILENCE * patience
@@ -75,8 +82,7 @@ class AgentChannel:
         """Run a shell command; see Machine.execute."""
         return loop.call(self.run_async(command, timeout=timeout, stdin=stdin))
 
-    def run_raw(self, command: str, *, timeout: float,
-                stdin: bytes | None = None) -> RawCompleted:
+    def run_raw(self, command: str, *, timeout: float, stdin: bytes | None = None) -> RawCompleted:
         """`run`, with the output as the bytes that it was."""
         return loop.call(self._run(command, timeout, stdin))
 
@@ -84,8 +90,7 @@ class AgentChannel:
         """The content of a guest's file."""
         return loop.call(self._read(path, timeout))
 
-    def write(self, path: str, data: bytes, *, mode: int | None,
-              timeout: float) -> None:
+    def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
         """Make a guest's file."""
         loop.call(self._write(path, data, mode, timeout))
 
@@ -101,8 +106,9 @@ class AgentChannel:
         """Connect now rather than with the first request."""
         await self._connected()
 
-    async def run_async(self, command: str, *, timeout: float,
-                        stdin: bytes | None = None) -> Completed:
+    async def run_async(
+        self, command: str, *, timeout: float, stdin: bytes | None = None
+    ) -> Completed:
         """`run`, on the loop."""
         done = await self._run(command, timeout, stdin)
         return Completed(status=done.status, stdout=_text(done.stdout), stderr=_text(done.stderr))
@@ -120,8 +126,9 @@ class AgentChannel:
         if ended is None:
             ended = await self._end(pid)
             out, err = ("", "") if ended is None else (_text(ended.stdout), _text(ended.stderr))
-            raise CommandTimeout(node=self.node, command=command, seconds=timeout,
-                                 stdout=out, stderr=err)
+            raise CommandTimeout(
+                node=self.node, command=command, seconds=timeout, stdout=out, stderr=err
+            )
         return ended
 
     async def _await_end(self, pid: int, timeout: float) -> RawCompleted | None:
@@ -155,8 +162,9 @@ class AgentChannel:
         parts = []
         try:
             while True:
-                got = await self._ask("guest-file-read", {"handle": handle, "count": CHUNK},
-                                      timeout=timeout)
+                got = await self._ask(
+                    "guest-file-read", {"handle": handle, "count": CHUNK}, timeout=timeout
+                )
                 parts.append(base64.b64decode(got["buf-b64"]))
                 if got["eof"]:
                     return b"".join(parts)
@@ -169,13 +177,16 @@ class AgentChannel:
         handle = await self._open(path, "w", timeout)
         try:
             for start in range(0, len(data), CHUNK):
-                chunk = binascii.b2a_base64(data[start:start + CHUNK], newline=False).decode()
-                await self._ask("guest-file-write", {"handle": handle, "buf-b64": chunk},
-                                timeout=timeout)
+                chunk = binascii.b2a_base64(data[start : start + CHUNK], newline=False).decode()
+                await self._ask(
+                    "guest-file-write", {"handle": handle, "buf-b64": chunk}, timeout=timeout
+                )
             await self._ask("guest-file-flush", {"handle": handle}, timeout=timeout)
         except ExecuteError as error:
-            raise GuestFileError(f"{self.node}: {path} cannot be written: {error}",
-                                 right="is the guest's memory full?") from error
+            raise GuestFileError(
+                f"{self.node}: {path} cannot be written: {error}",
+                right="is the guest's memory full?",
+            ) from error
         finally:
             await self._ask("guest-file-close", {"handle": handle}, timeout=timeout)
         if mode is None:
@@ -186,8 +197,9 @@ class AgentChannel:
 
     async def _open(self, path: str, mode: str, timeout: float) -> int:
         try:
-            return int(await self._ask("guest-file-open", {"path": path, "mode": mode},
-                                       timeout=timeout))
+            return int(
+                await self._ask("guest-file-open", {"path": path, "mode": mode}, timeout=timeout)
+            )
         except ExecuteError as error:
             raise GuestFileError(f"{self.node}: {path} cannot be opened: {error}") from error
 
@@ -196,8 +208,9 @@ class AgentChannel:
             raise self.doom.result()
         await asyncio.sleep(seconds)
 
-    async def _ask(self, command: str, arguments: dict[str, object], *,
-                   timeout: float | None = None) -> Any:
+    async def _ask(
+        self, command: str, arguments: dict[str, object], *, timeout: float | None = None
+    ) -> Any:
         """One request and its answer, unless the machine is lost meanwhile."""
         if self.doom.done():
             raise self.doom.result()
@@ -205,8 +218,7 @@ class AgentChannel:
         limit = self.silence if timeout is None else max(timeout, 0.1)
         try:
             either: set[asyncio.Future[Any]] = {work, self.doom}
-            await asyncio.wait(either, timeout=limit,
-                               return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if work.done() and not isinstance(work.exception(), _LOST):
                 return work.result()
             # A broken connection comes a moment before the news why it broke.
@@ -215,8 +227,10 @@ class AgentChannel:
             if self.doom.done():
                 raise self.doom.result()
             raise GuestSilent(
-                f"{self.node}: the guest agent closed the connection" if work.done() else
-                f"{self.node}: the guest agent did not answer within {limit:g} s")
+                f"{self.node}: the guest agent closed the connection"
+                if work.done()
+                else f"{self.node}: the guest agent did not answer within {limit:g} s"
+            )
         finally:
             work.cancel()
 
@@ -258,8 +272,11 @@ def _completed(status: dict[str, Any]) -> RawCompleted:
     code = status.get("exitcode")
     if code is None:
         code = 128 + int(status.get("signal", 0))
-    return RawCompleted(status=code, stdout=base64.b64decode(status.get("out-data", "")),
-                        stderr=base64.b64decode(status.get("err-data", "")))
+    return RawCompleted(
+        status=code,
+        stdout=base64.b64decode(status.get("out-data", "")),
+        stderr=base64.b64decode(status.get("err-data", "")),
+    )
 
 
 def _text(data: bytes) -> str:

@@ -144,11 +144,15 @@ class Keep:
         kept = self._load(self.root / name)
         if kept is None:
             names = ", ".join(one.name for one in self.all())
-            raise UserError(f"no machine `{name}` is up",
-                            right=f"up are: {names}" if names else f"lab up {name}")
+            raise UserError(
+                f"no machine `{name}` is up",
+                right=f"up are: {names}" if names else f"lab up {name}",
+            )
         if not kept.alive():
-            raise UserError(f"{name} has ended by itself; see {kept.directory}/console.log",
-                            right=f"lab down {name}, then lab up {name}")
+            raise UserError(
+                f"{name} has ended by itself; see {kept.directory}/console.log",
+                right=f"lab down {name}, then lab up {name}",
+            )
         return kept
 
     def down(self, name: str) -> None:
@@ -171,10 +175,18 @@ class Keep:
         if pid is None or started is None:
             raise MachineDied(f"{machine.name}: QEMU ended", reason="qemu")
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))
-        kept = Kept(name=machine.name, label=label, pid=pid, started=started,
-                    since=time.time(), directory=machine.directory, sockets=sockets,
-                    ssh_port=_ssh_port(machine), patience=machine.spec.patience,
-                    memory=machine.spec.memory)
+        kept = Kept(
+            name=machine.name,
+            label=label,
+            pid=pid,
+            started=started,
+            since=time.time(),
+            directory=machine.directory,
+            sockets=sockets,
+            ssh_port=_ssh_port(machine),
+            patience=machine.spec.patience,
+            memory=machine.spec.memory,
+        )
         state = machine.directory / "machine.json"
         new = state.with_suffix(".new")
         new.write_text(json.dumps(kept.as_json(), indent=1))
@@ -199,8 +211,9 @@ class Keep:
     def _load(self, directory: Path) -> Kept | None:
         try:
             row = json.loads((directory / "machine.json").read_text())
-            return Kept(**{**row, "directory": Path(row["directory"]),
-                           "sockets": Path(row["sockets"])})
+            return Kept(
+                **{**row, "directory": Path(row["directory"]), "sockets": Path(row["sockets"])}
+            )
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -208,11 +221,17 @@ class Keep:
 def attach(kept: Kept) -> Machine:
     """A kept machine in the words of a test; several processes may do so at once."""
     body = _Attached(kept)
-    channel = AgentChannel(node=kept.name, socket=kept.places.agent, patience=kept.patience,
-                           doom=body.doom, shared=True)
+    channel = AgentChannel(
+        node=kept.name,
+        socket=kept.places.agent,
+        patience=kept.patience,
+        doom=body.doom,
+        shared=True,
+    )
     body.channel = channel
-    spec = MachineSpec(name=kept.name, kernel=Path("/"), root=Path("/"),
-                       patience=kept.patience, memory=kept.memory)
+    spec = MachineSpec(
+        name=kept.name, kernel=Path("/"), root=Path("/"), patience=kept.patience, memory=kept.memory
+    )
     return Machine(spec=spec, directory=kept.directory, channel=channel, body=body)
 
 

@@ -52,12 +52,15 @@ class Body(Protocol):
     def console(self) -> str:
         """What the kernel has written so far."""
         ...
+
     def monitor(self, command: str, **arguments: object) -> Any:
         """One QMP command to QEMU."""
         ...
+
     def expect_end(self) -> None:
         """From now on its end is no accident."""
         ...
+
     def wait(self, timeout: float) -> bool:
         """Whether it ended by itself within `timeout` seconds."""
         ...
@@ -107,8 +110,9 @@ class Machine:
 
     # Commands
 
-    def execute(self, command: str, *, timeout: float = COMMAND_TIMEOUT,
-                input: bytes | str | None = None) -> Completed:
+    def execute(
+        self, command: str, *, timeout: float = COMMAND_TIMEOUT, input: bytes | str | None = None
+    ) -> Completed:
         """Run a command, whatever its status.
 
         A command that starts something in the background must redirect its
@@ -146,9 +150,14 @@ class Machine:
             if done.status == 0:
                 return done.stdout
             if time.monotonic() >= deadline:
-                raise CommandFailed(node=self.name, command=command, status=done.status,
-                                    stdout=done.stdout, stderr=done.stderr,
-                                    expected=f"success within {timeout:g} s")
+                raise CommandFailed(
+                    node=self.name,
+                    command=command,
+                    status=done.status,
+                    stdout=done.stdout,
+                    stderr=done.stderr,
+                    expected=f"success within {timeout:g} s",
+                )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
 
@@ -159,8 +168,14 @@ class Machine:
 
     # Files
 
-    def copy_to(self, source: Path | str | bytes, target: str, *, mode: int | None = None,
-                timeout: float = COMMAND_TIMEOUT) -> None:
+    def copy_to(
+        self,
+        source: Path | str | bytes,
+        target: str,
+        *,
+        mode: int | None = None,
+        timeout: float = COMMAND_TIMEOUT,
+    ) -> None:
         """Give the guest a file.
 
         Args:
@@ -197,8 +212,13 @@ class Machine:
         __tracebackhide__ = True
         done = self.execute("exec lunatik -e -", timeout=timeout, input=script)
         if done.status != 0:
-            raise CommandFailed(node=self.name, command=f"lunatik -e\n{script}",
-                                status=done.status, stdout=done.stdout, stderr=done.stderr)
+            raise CommandFailed(
+                node=self.name,
+                command=f"lunatik -e\n{script}",
+                status=done.status,
+                stdout=done.stdout,
+                stderr=done.stderr,
+            )
         return done.stdout.removesuffix("\n")
 
     def crash(self, *, timeout: float = 10.0) -> None:
@@ -212,8 +232,7 @@ class Machine:
             self.channel.run("echo c > /proc/sysrq-trigger", timeout=limit, stdin=None)
         except (GuestSilent, MachineDied):
             return
-        raise CommandTimeout(node=self.name, command="echo c > /proc/sysrq-trigger",
-                             seconds=limit)
+        raise CommandTimeout(node=self.name, command="echo c > /proc/sysrq-trigger", seconds=limit)
 
     def kernel_log(self) -> str:
         """What the kernel has written to its console since the machine started."""
@@ -237,7 +256,12 @@ class Machine:
         __tracebackhide__ = True
         done = self.execute(command, timeout=timeout)
         if (done.status == 0) is not success:
-            raise CommandFailed(node=self.name, command=command, status=done.status,
-                                stdout=done.stdout, stderr=done.stderr,
-                                expected="success" if success else "failure")
+            raise CommandFailed(
+                node=self.name,
+                command=command,
+                status=done.status,
+                stdout=done.stdout,
+                stderr=done.stderr,
+                expected="success" if success else "failure",
+            )
         return done.stdout

@@ -75,9 +75,13 @@ class Qemu:
         (self.places.directory / "argv").write_text(shlex.join(self.argv) + "\n")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 # Ctrl-C is for the lab, which then ends its machines in order.
-                start_new_session=True)
+                start_new_session=True,
+            )
         runtime().reaper.adopt(self._process.pid)
         self._tasks.append(asyncio.ensure_future(self._watch_process()))
         try:
@@ -177,11 +181,13 @@ class Qemu:
                 except ConnectError as error:
                     # Between bind and listen; or QEMU ended meanwhile.
                     if clock() > deadline:
-                        raise InfraError(f"{self.node}: QEMU's monitor does not answer: "
-                                         f"{error}") from error
+                        raise InfraError(
+                            f"{self.node}: QEMU's monitor does not answer: {error}"
+                        ) from error
             elif clock() > deadline:
-                raise InfraError(f"{self.node}: QEMU opened no monitor within "
-                                 f"{MONITOR_TIMEOUT:g} s")
+                raise InfraError(
+                    f"{self.node}: QEMU opened no monitor within {MONITOR_TIMEOUT:g} s"
+                )
             await asyncio.sleep(0.003)
 
     # What becomes of it
@@ -214,9 +220,13 @@ class Qemu:
         with contextlib.suppress(OSError):
             size = self.places.console.stat().st_size
             if size > CONSOLE_LIMIT and self._process is not None:
-                self._lose(ConsoleFlooded(
-                    f"{self.node}: the guest wrote more than {CONSOLE_LIMIT >> 20} MiB to its "
-                    "console and was ended", file=self.places.console))
+                self._lose(
+                    ConsoleFlooded(
+                        f"{self.node}: the guest wrote more than {CONSOLE_LIMIT >> 20} MiB to its "
+                        "console and was ended",
+                        file=self.places.console,
+                    )
+                )
                 self._process.kill()
 
     def _lose(self, reason: LabError) -> None:

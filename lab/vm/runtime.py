@@ -40,8 +40,11 @@ def base() -> Path:
     except OSError as error:
         raise HostError(f"no directory for sockets: {error.strerror}", file=path) from error
     if owner != os.getuid():
-        raise HostError("the directory for sockets belongs to another user", file=path,
-                        right="remove it or set XDG_RUNTIME_DIR")
+        raise HostError(
+            "the directory for sockets belongs to another user",
+            file=path,
+            right="remove it or set XDG_RUNTIME_DIR",
+        )
     return path
 
 

@@ -57,9 +57,13 @@ def clonable(spec: MachineSpec) -> str | None:
 
 def shape(spec: MachineSpec) -> MachineSpec:
     """What all machines that can share a snapshot have in common."""
-    return replace(spec, name="lab", patience=1.0,
-                   nics=tuple(Nic() for _ in spec.slots()),
-                   ssh_port=None if spec.ssh_port is None else 0)
+    return replace(
+        spec,
+        name="lab",
+        patience=1.0,
+        nics=tuple(Nic() for _ in spec.slots()),
+        ssh_port=None if spec.ssh_port is None else 0,
+    )
 
 
 def inputs(spec: MachineSpec) -> dict[str, Json]:
@@ -72,10 +76,12 @@ def inputs(spec: MachineSpec) -> dict[str, Json]:
     files = (common.kernel, common.root, common.payload, *common.acpi_tables)
     nowhere = Places(directory=Path("/"), runtime=Path("/"))
     return {
-        "recipe": RECIPE, "qemu": qemu_version(argv.program()),
+        "recipe": RECIPE,
+        "qemu": qemu_version(argv.program()),
         "files": [_identity(file) for file in files],
-        "argv": argv.compose(common, places=nowhere,
-                             memory=Memory(file=Path("/memory"), frozen=False)),
+        "argv": argv.compose(
+            common, places=nowhere, memory=Memory(file=Path("/memory"), frozen=False)
+        ),
         "prepare": list(common.prepare),
     }
 
@@ -98,8 +104,7 @@ def make(spec: MachineSpec, store: Store, inspect: Inspect | None = None) -> Art
         Unfit: the base must not be frozen: it splatted, is tainted, ...
         LabError: the base did not boot, or the disk is full.
     """
-    return store.make("snapshot", inputs(spec),
-                      lambda path: _freeze(spec, path, inspect))
+    return store.make("snapshot", inputs(spec), lambda path: _freeze(spec, path, inspect))
 
 
 def clone(spec: MachineSpec, directory: Path, snapshot: Artifact) -> Machine:
@@ -180,8 +185,10 @@ async def _transferred(started: Started, wanted: str) -> None:
         if status == wanted:
             return
         if status in ("failed", "cancelled") or clock() > deadline:
-            raise InfraError(f"{started.qemu.node}: the transfer of the machine's state "
-                             f"{status or 'did not begin'}: {started.qemu.complaint()}")
+            raise InfraError(
+                f"{started.qemu.node}: the transfer of the machine's state "
+                f"{status or 'did not begin'}: {started.qemu.complaint()}"
+            )
         await asyncio.sleep(0.002)
 
 

@@ -53,10 +53,25 @@ class Access:
 
     def argv(self, command: list[str]) -> list[str]:
         """The command line of OpenSSH's client."""
-        return ["ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port),
-                "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes",
-                "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "LogLevel=ERROR",
-                "root@127.0.0.1", *command]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(self.key),
+            "-p",
+            str(self.port),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            f"UserKnownHostsFile={self.known_hosts}",
+            "-o",
+            "LogLevel=ERROR",
+            "root@127.0.0.1",
+            *command,
+        ]
 
 
 def ready(kept: Kept) -> Access:
@@ -65,34 +80,50 @@ def ready(kept: Kept) -> Access:
     Raises:
         InfraError: sshd does not start.
     """
-    access = Access(port=kept.ssh_port, key=kept.directory / "id_ecdsa",
-                    known_hosts=kept.directory / "known_hosts")
+    access = Access(
+        port=kept.ssh_port,
+        key=kept.directory / "id_ecdsa",
+        known_hosts=kept.directory / "known_hosts",
+    )
     machine = attach(kept)
     client = _key(access.key)
     host = _key(kept.directory / "host_key")
     access.known_hosts.write_text(
-        f"[127.0.0.1]:{access.port} {host.get_name()} {host.get_base64()}\n")
+        f"[127.0.0.1]:{access.port} {host.get_name()} {host.get_base64()}\n"
+    )
     machine.succeed("mkdir -p /root/.ssh /run/sshd")
-    machine.copy_to(f"{client.get_name()} {client.get_base64()} lab\n",
-                    "/root/.ssh/authorized_keys")
+    machine.copy_to(
+        f"{client.get_name()} {client.get_base64()} lab\n", "/root/.ssh/authorized_keys"
+    )
     machine.copy_to((kept.directory / "host_key").read_bytes(), "/run/sshd/host_key")
     done = machine.execute(START)
     if done.status != 0:
-        raise InfraError(f"{kept.name}: sshd does not start: {done.stderr.strip()}",
-                         right="is openssh-server in the image?")
+        raise InfraError(
+            f"{kept.name}: sshd does not start: {done.stderr.strip()}",
+            right="is openssh-server in the image?",
+        )
     return access
 
 
 def connect(kept: Kept) -> fabric.Connection:
     """A fabric connection; a context manager."""
     access = ready(kept)
-    settings: dict[str, Any] = {"key_filename": str(access.key), "look_for_keys": False,
-                                "allow_agent": False, "banner_timeout": CONNECT_TIMEOUT,
-                                "auth_timeout": CONNECT_TIMEOUT}
+    settings: dict[str, Any] = {
+        "key_filename": str(access.key),
+        "look_for_keys": False,
+        "allow_agent": False,
+        "banner_timeout": CONNECT_TIMEOUT,
+        "auth_timeout": CONNECT_TIMEOUT,
+    }
     # Nothing of the user's own ssh configuration: the machine is not theirs to name.
     connection = fabric.Connection(
-        "127.0.0.1", user="root", port=access.port, connect_timeout=int(CONNECT_TIMEOUT),
-        config=fabric.Config(lazy=True), connect_kwargs=settings)
+        "127.0.0.1",
+        user="root",
+        port=access.port,
+        connect_timeout=int(CONNECT_TIMEOUT),
+        config=fabric.Config(lazy=True),
+        connect_kwargs=settings,
+    )
     connection.client.load_host_keys(str(access.known_hosts))
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     return connection

@@ -66,7 +66,7 @@ def _relay(line: socket.socket) -> None:
 
 def _write(data: bytes) -> None:
     while data:
-        data = data[os.write(sys.stdout.fileno(), data):]
+        data = data[os.write(sys.stdout.fileno(), data) :]
 
 
 @contextlib.contextmanager
@@ -75,8 +75,7 @@ def _connected(name: str, terminal: Path) -> Iterator[socket.socket]:
         try:
             line.connect(str(terminal))
         except OSError as error:
-            raise InfraError(f"{name}: its terminal cannot be reached: "
-                             f"{error.strerror}") from error
+            raise InfraError(f"{name}: its terminal cannot be reached: {error.strerror}") from error
         yield line
 
 

@@ -75,6 +75,7 @@ class Waker:
 
 def words(spec: MachineSpec) -> str:
     """What the guest is told: seed, time, name, and each card's address."""
-    cards = [f"eth{number}={argv.mac(spec, number, nic)}"
-             for number, nic in enumerate(spec.slots())]
+    cards = [
+        f"eth{number}={argv.mac(spec, number, nic)}" for number, nic in enumerate(spec.slots())
+    ]
     return " ".join([secrets.token_hex(SEED), str(time.time_ns()), spec.name, *cards])

@@ -99,8 +99,15 @@ def test_wait_for_open_port(machine: Machine) -> None:
 def test_the_guest_is_as_documented(machine: Machine) -> None:
     mounts = machine.succeed("cat /proc/mounts")
     assert "overlay / overlay rw" in mounts
-    for place in ("/proc", "/sys", "/dev", "/run", "/sys/fs/bpf", "/sys/kernel/debug",
-                  "/sys/fs/cgroup"):
+    for place in (
+        "/proc",
+        "/sys",
+        "/dev",
+        "/run",
+        "/sys/fs/bpf",
+        "/sys/kernel/debug",
+        "/sys/fs/cgroup",
+    ):
         assert f" {place} " in mounts
     assert machine.succeed("hostname").strip() == "a"
     links = machine.succeed("ip -o link").splitlines()

@@ -47,16 +47,25 @@ def test_clones_are_themselves(provider: QemuProvider, tmp_path: Path) -> None:
     for machine in (a, b):
         assert abs(float(machine.succeed("date +%s.%N")) - time.time()) < 5
     # From the kernel's generator and from a library's own, in the same order.
-    randoms = [machine.succeed("od -An -tx8 -N32 /dev/urandom; "
-                               "python3 -c 'import os; print(os.getrandom(8).hex())'; "
-                               "cat /proc/sys/kernel/random/uuid") for machine in (a, b)]
+    randoms = [
+        machine.succeed(
+            "od -An -tx8 -N32 /dev/urandom; "
+            "python3 -c 'import os; print(os.getrandom(8).hex())'; "
+            "cat /proc/sys/kernel/random/uuid"
+        )
+        for machine in (a, b)
+    ]
     assert not set(randoms[0].split()) & set(randoms[1].split())
 
 
 def test_nothing_leaks_from_one_clone_to_the_next(provider: QemuProvider, tmp_path: Path) -> None:
     first = start(provider, tmp_path, "first")
-    first.succeed("echo dirt > /etc/dirt", "sysctl -w net.ipv4.ip_forward=1",
-                  "ip link add x type dummy", "dd if=/dev/urandom of=/big bs=1M count=50")
+    first.succeed(
+        "echo dirt > /etc/dirt",
+        "sysctl -w net.ipv4.ip_forward=1",
+        "ip link add x type dummy",
+        "dd if=/dev/urandom of=/big bs=1M count=50",
+    )
     first.stop()
     second = start(provider, tmp_path, "second")
     second.fail("test -e /etc/dirt", "ip link show x", "test -e /big")
@@ -66,10 +75,15 @@ def test_nothing_leaks_from_one_clone_to_the_next(provider: QemuProvider, tmp_pa
 def test_wires_between_clones(provider: QemuProvider, tmp_path: Path) -> None:
     ends = tmp_path / "l", tmp_path / "r"
     pcap = tmp_path / "left.pcap"
-    left = start(provider, tmp_path, "left", nics=(
-        Nic(wire=Dgram(local=ends[0], remote=ends[1]), capture=pcap),))
-    right = start(provider, tmp_path, "right", nics=(
-        Nic(wire=Dgram(local=ends[1], remote=ends[0])),))
+    left = start(
+        provider,
+        tmp_path,
+        "left",
+        nics=(Nic(wire=Dgram(local=ends[0], remote=ends[1]), capture=pcap),),
+    )
+    right = start(
+        provider, tmp_path, "right", nics=(Nic(wire=Dgram(local=ends[1], remote=ends[0])),)
+    )
     assert left.cloned and right.cloned
     for number, machine in enumerate((left, right), 1):
         machine.succeed(f"ip addr add 10.9.0.{number}/24 dev eth0; ip link set eth0 up")
@@ -120,8 +134,9 @@ def test_a_splat_in_its_log_is_refused(tmp_path: Path, said: list[str]) -> None:
     assert "its log holds a splat: a WARNING" in why
 
 
-def test_a_torn_snapshot_is_made_again(provider: QemuProvider, tmp_path: Path,
-                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_torn_snapshot_is_made_again(
+    provider: QemuProvider, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shape = spec("a", memory=384)
     frozen = provider.freeze(shape)
     assert frozen is not None

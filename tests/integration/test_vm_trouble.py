@@ -57,8 +57,11 @@ def test_an_init_that_fails(tmp_path: Path) -> None:
 
 def test_a_guest_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(booting, "BOOT_TIMEOUT", 2.0)
-    with pytest.raises(GuestSilent, match=r"did not answer within 8 s of its start; its console "
-                                          r"ends with: \["):
+    with pytest.raises(
+        GuestSilent,
+        match=r"did not answer within 8 s of its start; its console "
+        r"ends with: \[",
+    ):
         boot(spec(cmdline=("init=/bin/sleep", "--", "1000")), tmp_path)
     assert not machines()
 

@@ -36,8 +36,11 @@ def kernel() -> Path:
     given = os.environ.get("LAB_TEST_KERNEL")
     if given:
         return Path(given)
-    homes = sorted((store().root / "artifacts" / "kernel").glob("*"),
-                   key=lambda home: home.stat().st_mtime, reverse=True)
+    homes = sorted(
+        (store().root / "artifacts" / "kernel").glob("*"),
+        key=lambda home: home.stat().st_mtime,
+        reverse=True,
+    )
     for home in homes:
         found = store().find("kernel", home.name)
         if found is not None:
@@ -49,6 +52,11 @@ def kernel() -> Path:
 
 def spec(name: str = "a", **changes: object) -> MachineSpec:
     """A plain machine, with changes."""
-    values: dict[str, object] = {"name": name, "kernel": kernel(), "root": image().root,
-                                 "patience": PATIENCE, **changes}
+    values: dict[str, object] = {
+        "name": name,
+        "kernel": kernel(),
+        "root": image().root,
+        "patience": PATIENCE,
+        **changes,
+    }
     return MachineSpec(**values)  # type: ignore[arg-type]

@@ -104,7 +104,8 @@ def test_accelerator_is_always_said() -> None:
 def test_snapshot_base_shares_its_memory() -> None:
     line = words(SPEC, Memory(file=Path("/s/memory"), frozen=False))
     assert values(line, "-object")[0] == (
-        "memory-backend-file,id=ram,size=512M,mem-path=/s/memory,share=on")
+        "memory-backend-file,id=ram,size=512M,mem-path=/s/memory,share=on"
+    )
     assert value(line, "-machine").endswith(",memory-backend=ram")
     assert "-incoming" not in line
 
@@ -122,15 +123,25 @@ def test_clone_and_base_have_the_same_devices() -> None:
     assert values(base, "-device") == values(clone, "-device")
 
 
-@pytest.mark.parametrize(("wire", "expected"), [
-    (Hub(), "hubport,id=net0,hubid=0"),
-    (Dgram(local=Path("/a"), remote=Path("/b")),
-     "dgram,id=net0,local.type=unix,local.path=/a,remote.type=unix,remote.path=/b"),
-    (Stream(path=Path("/s"), server=True), "stream,id=net0,server=on,addr.type=unix,addr.path=/s"),
-    (Stream(path=Path("/s"), server=False),
-     "stream,id=net0,server=off,addr.type=unix,addr.path=/s"),
-    (Vde(path=Path("/v")), "vde,id=net0,sock=/v"),
-])
+@pytest.mark.parametrize(
+    ("wire", "expected"),
+    [
+        (Hub(), "hubport,id=net0,hubid=0"),
+        (
+            Dgram(local=Path("/a"), remote=Path("/b")),
+            "dgram,id=net0,local.type=unix,local.path=/a,remote.type=unix,remote.path=/b",
+        ),
+        (
+            Stream(path=Path("/s"), server=True),
+            "stream,id=net0,server=on,addr.type=unix,addr.path=/s",
+        ),
+        (
+            Stream(path=Path("/s"), server=False),
+            "stream,id=net0,server=off,addr.type=unix,addr.path=/s",
+        ),
+        (Vde(path=Path("/v")), "vde,id=net0,sock=/v"),
+    ],
+)
 def test_wires(wire: Hub | Dgram | Stream | Vde, expected: str) -> None:
     assert values(words(replace(SPEC, nics=(Nic(wire=wire),))), "-netdev")[0] == expected
 
@@ -163,8 +174,7 @@ def test_addresses_differ_between_machines_and_cards_and_not_between_runs() -> N
 
 def test_ssh_has_a_card_of_its_own_on_loopback() -> None:
     line = words(replace(SPEC, ssh_port=2222))
-    assert values(line, "-netdev")[-1] == (
-        "user,id=ssh,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22")
+    assert values(line, "-netdev")[-1] == ("user,id=ssh,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22")
     assert argv.SSH_MAC in values(line, "-device")[-1]
 
 
@@ -177,8 +187,13 @@ def test_instruction_count_is_reproducible() -> None:
 
 
 def test_debug_port_and_acpi_table() -> None:
-    line = words(replace(SPEC, debug_ports=(DebugPort(name="pstate", port=0x5F0),),
-                         acpi_tables=(Path("/t/ssdt.aml"),)))
+    line = words(
+        replace(
+            SPEC,
+            debug_ports=(DebugPort(name="pstate", port=0x5F0),),
+            acpi_tables=(Path("/t/ssdt.aml"),),
+        )
+    )
     assert value(line, "-acpitable") == "file=/t/ssdt.aml"
     assert "file,id=pstate,path=/d/pstate.bin" in line
     assert "isa-debugcon,iobase=0x5f0,chardev=pstate" in line

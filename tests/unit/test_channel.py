@@ -114,8 +114,12 @@ def coded(text: bytes) -> str:
 
 
 def test_status_and_both_streams(agent: Agent, channel: AgentChannel) -> None:
-    agent.outcome = {"exited": True, "exitcode": 3, "out-data": coded(b"out\n"),
-                     "err-data": coded(b"err \xff\n")}
+    agent.outcome = {
+        "exited": True,
+        "exitcode": 3,
+        "out-data": coded(b"out\n"),
+        "err-data": coded(b"err \xff\n"),
+    }
     done = channel.run("x", timeout=5, stdin=None)
     assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err \ufffd\n")
     assert channel.run_raw("x", timeout=5).stderr == b"err \xff\n"
@@ -176,13 +180,16 @@ def test_silence_in_the_middle_of_a_command(agent: Agent, channel: AgentChannel)
         channel.run("x", timeout=60)
 
 
-@pytest.mark.parametrize("reason", [
-    GuestPanicked("a: Kernel panic - not syncing: x"),
-    MachineDied("a: QEMU ended with status 1: y", reason="qemu"),
-])
-def test_a_lost_machine_is_told_at_once(agent: Agent, channel: AgentChannel,
-                                        doom: asyncio.Future[LabError],
-                                        reason: LabError) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [
+        GuestPanicked("a: Kernel panic - not syncing: x"),
+        MachineDied("a: QEMU ended with status 1: y", reason="qemu"),
+    ],
+)
+def test_a_lost_machine_is_told_at_once(
+    agent: Agent, channel: AgentChannel, doom: asyncio.Future[LabError], reason: LabError
+) -> None:
     agent.handlers["guest-exec-status"] = lambda _: None
     threading.Timer(0.2, lose, (doom, reason)).start()
     began = time.monotonic()
@@ -192,8 +199,9 @@ def test_a_lost_machine_is_told_at_once(agent: Agent, channel: AgentChannel,
     assert time.monotonic() - began < 5
 
 
-def test_a_broken_connection_waits_for_the_news_why(agent: Agent, channel: AgentChannel,
-                                                    doom: asyncio.Future[LabError]) -> None:
+def test_a_broken_connection_waits_for_the_news_why(
+    agent: Agent, channel: AgentChannel, doom: asyncio.Future[LabError]
+) -> None:
     def hang_up(_: dict[str, Any]) -> None:
         agent.writers[-1].close()
         threading.Timer(0.3, lose, (doom, MachineDied("gone", reason="qemu"))).start()
@@ -214,8 +222,11 @@ def test_many_at_once(agent: Agent, channel: AgentChannel) -> None:
 
     def execute(arguments: dict[str, Any]) -> dict[str, Any]:
         pid = agent.execute(arguments)["pid"]
-        agent.ended[pid] = {"exited": True, "exitcode": 0,
-                            "out-data": coded(arguments["arg"][-1].encode())}
+        agent.ended[pid] = {
+            "exited": True,
+            "exitcode": 0,
+            "out-data": coded(arguments["arg"][-1].encode()),
+        }
         return {"pid": pid}
 
     agent.handlers["guest-exec"] = execute
@@ -244,14 +255,16 @@ def test_files_go_in_pieces(agent: Agent, channel: AgentChannel) -> None:
 
     def read(arguments: dict[str, Any]) -> dict[str, Any]:
         nonlocal offset
-        piece = written[offset:offset + arguments["count"]]
+        piece = written[offset : offset + arguments["count"]]
         offset += len(piece)
         return {"buf-b64": coded(bytes(piece)), "eof": offset >= len(written)}
 
     agent.handlers |= {
         "guest-file-open": lambda arguments: opened.append(arguments) or 7,
-        "guest-file-write": write, "guest-file-read": read,
-        "guest-file-flush": lambda _: {}, "guest-file-close": lambda _: {},
+        "guest-file-write": write,
+        "guest-file-read": read,
+        "guest-file-flush": lambda _: {},
+        "guest-file-close": lambda _: {},
     }
     channel.write("/tmp/x y", content, mode=0o755, timeout=5)
     assert channel.read("/tmp/x y", timeout=5) == content
@@ -277,7 +290,8 @@ def test_a_shared_agent_is_left_to_others(agent: Agent, doom: asyncio.Future[Lab
 
 
 def test_a_shared_agent_may_first_say_what_others_asked(
-        agent: Agent, doom: asyncio.Future[LabError]) -> None:
+    agent: Agent, doom: asyncio.Future[LabError]
+) -> None:
     stale = iter([12345])
     agent.handlers["guest-sync"] = lambda arguments: next(stale, arguments["id"])
     shared = AgentChannel(node="a", socket=agent.path, patience=1, doom=doom, shared=True)

@@ -47,14 +47,17 @@ def test_shipped_recipe_is_good() -> None:
     assert all(len(reason) > 5 for reason in shipped.packages.values())
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("names:", "nmaes:", r"image.yaml:4: the key `nmaes` is unknown here"),
-    ("  kmod: loads modules", "  kmod:", r"image.yaml:6: "),
-    ("suite: bookworm", "suite: 12", r"image.yaml:1: "),
-    ("  kmod: loads", "  Kmod!: loads", r"image.yaml:6: .*Kmod!"),
-    ("overlay: overlay", "overlay: nowhere", r"image.yaml:2: there is no `.*/nowhere`"),
-    ("program: guest.c", "program: gone.c", r"image.yaml:3: there is no `.*/gone.c`"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("names:", "nmaes:", r"image.yaml:4: the key `nmaes` is unknown here"),
+        ("  kmod: loads modules", "  kmod:", r"image.yaml:6: "),
+        ("suite: bookworm", "suite: 12", r"image.yaml:1: "),
+        ("  kmod: loads", "  Kmod!: loads", r"image.yaml:6: .*Kmod!"),
+        ("overlay: overlay", "overlay: nowhere", r"image.yaml:2: there is no `.*/nowhere`"),
+        ("program: guest.c", "program: gone.c", r"image.yaml:3: there is no `.*/gone.c`"),
+    ],
+)
 def test_mistakes(file: Path, old: str, new: str, message: str) -> None:
     file.write_text(GOOD.replace(old, new))
     with pytest.raises(UserError, match=message):
@@ -83,15 +86,20 @@ def test_another_package_is_another_image(file: Path) -> None:
     assert image_key(file) != before[1]
 
 
-@pytest.mark.parametrize(("said", "kind", "message"), [
-    ("E: Unable to locate package kmod\n", UserError,
-     r"image.yaml:6: the suite bookworm has no package `kmod`"),
-    ("Err:1 http://x\n  Could not resolve 'x'\n", HostError, "mirror cannot be reached"),
-    ("dpkg: No space left on device\n", HostError, "no space left"),
-    ("E: something else\n", InfraError, "mmdebstrap failed:\nE: something else"),
-])
-def test_failures_of_mmdebstrap(file: Path, said: str, kind: type[Exception],
-                                message: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "kind", "message"),
+    [
+        (
+            "E: Unable to locate package kmod\n",
+            UserError,
+            r"image.yaml:6: the suite bookworm has no package `kmod`",
+        ),
+        ("Err:1 http://x\n  Could not resolve 'x'\n", HostError, "mirror cannot be reached"),
+        ("dpkg: No space left on device\n", HostError, "no space left"),
+        ("E: something else\n", InfraError, "mmdebstrap failed:\nE: something else"),
+    ],
+)
+def test_failures_of_mmdebstrap(file: Path, said: str, kind: type[Exception], message: str) -> None:
     finished = Finished(argv=("mmdebstrap",), status=1, stdout="", stderr=said, seconds=1)
     error = build._explain(recipe.read(file), ProgramFailed(finished))
     assert type(error) is kind

@@ -79,9 +79,7 @@ def test_configuration_of_a_node(tmp_path: Path) -> None:
         ("ends: {b: [10.0.0.2/24], a:", "ends: {a:", 5, "has 1 end"),
     ],
 )
-def test_refused_with_the_line(
-    tmp_path: Path, old: str, new: str, line: int, says: str
-) -> None:
+def test_refused_with_the_line(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
     assert old in GOOD
     with pytest.raises(UserError) as caught:
         topology(tmp_path, GOOD.replace(old, new, 1))

@@ -44,10 +44,10 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake_qemu(tmp_path: Path) -> Path:
     """A program that sleeps, whatever its further arguments, under a fitting name."""
     program = tmp_path / "qemu-sleep"
-    program.write_text('#!/bin/sh\nwhile :; do sleep 0.2; done\n')
+    program.write_text("#!/bin/sh\nwhile :; do sleep 0.2; done\n")
     shell = tmp_path / "qemu-sh"
     shutil.copy("/bin/sh", shell)
-    program.write_text(f'#!{shell}\nwhile :; do sleep 0.2; done\n')
+    program.write_text(f"#!{shell}\nwhile :; do sleep 0.2; done\n")
     program.chmod(0o755)
     return program
 
@@ -119,7 +119,8 @@ def test_close_settles(tmp_path: Path, sleeper: Callable[[], subprocess.Popen[by
 
 
 def test_a_dead_reaper_does_not_take_the_lab_with_it(
-        sleeper: Callable[[], subprocess.Popen[bytes]]) -> None:
+    sleeper: Callable[[], subprocess.Popen[bytes]],
+) -> None:
     watcher = Reaper()
     os.kill(watcher.pid, signal.SIGKILL)
     time.sleep(0.1)
@@ -130,8 +131,12 @@ def test_a_dead_reaper_does_not_take_the_lab_with_it(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_death_of_the_lab(base: Path, fake_qemu: Path, number: signal.Signals) -> None:
-    lab = subprocess.Popen([sys.executable, "-c", LAB, str(fake_qemu)], stdout=subprocess.PIPE,
-                           text=True, start_new_session=True)
+    lab = subprocess.Popen(
+        [sys.executable, "-c", LAB, str(fake_qemu)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert lab.stdout is not None
     words = lab.stdout.readline().split()
     watcher, told, untold = (int(word) for word in words[:3])
@@ -147,8 +152,9 @@ def test_death_of_the_lab(base: Path, fake_qemu: Path, number: signal.Signals) -
 
 
 def test_sweep_after_both_died(base: Path, fake_qemu: Path) -> None:
-    lab = subprocess.Popen([sys.executable, "-c", LAB, str(fake_qemu)], stdout=subprocess.PIPE,
-                           text=True)
+    lab = subprocess.Popen(
+        [sys.executable, "-c", LAB, str(fake_qemu)], stdout=subprocess.PIPE, text=True
+    )
     assert lab.stdout is not None
     words = lab.stdout.readline().split()
     watcher, told, untold = (int(word) for word in words[:3])

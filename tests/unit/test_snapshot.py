@@ -27,8 +27,12 @@ def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
 def spec(tmp_path: Path) -> MachineSpec:
     for name in ("bzImage", "root.erofs", "payload.erofs"):
         (tmp_path / name).write_bytes(name.encode())
-    return MachineSpec(name="a", kernel=tmp_path / "bzImage", root=tmp_path / "root.erofs",
-                       payload=tmp_path / "payload.erofs")
+    return MachineSpec(
+        name="a",
+        kernel=tmp_path / "bzImage",
+        root=tmp_path / "root.erofs",
+        payload=tmp_path / "payload.erofs",
+    )
 
 
 def name(spec: MachineSpec) -> str:
@@ -36,16 +40,28 @@ def name(spec: MachineSpec) -> str:
 
 
 def test_what_a_clone_gets_anew_does_not_count(spec: MachineSpec) -> None:
-    wired = Nic(mac="52:54:00:00:00:01", wire=Dgram(local=Path("/a"), remote=Path("/b")),
-                capture=Path("/c.pcap"))
+    wired = Nic(
+        mac="52:54:00:00:00:01",
+        wire=Dgram(local=Path("/a"), remote=Path("/b")),
+        capture=Path("/c.pcap"),
+    )
     assert name(replace(spec, name="b", nics=(wired,), patience=4)) == name(spec)
 
 
-@pytest.mark.parametrize("change", [
-    {"memory": 1024}, {"cpus": 2}, {"cpu": "Westmere"}, {"accel": "kvm"},
-    {"cmdline": ("slub_debug=FZ",)}, {"prepare": ("modprobe lunatik",)}, {"payload": None},
-    {"nics": tuple(Nic() for _ in range(5))}, {"ssh_port": 2222},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory": 1024},
+        {"cpus": 2},
+        {"cpu": "Westmere"},
+        {"accel": "kvm"},
+        {"cmdline": ("slub_debug=FZ",)},
+        {"prepare": ("modprobe lunatik",)},
+        {"payload": None},
+        {"nics": tuple(Nic() for _ in range(5))},
+        {"ssh_port": 2222},
+    ],
+)
 def test_what_a_guest_is_counts(spec: MachineSpec, change: dict[str, object]) -> None:
     assert name(replace(spec, **change)) != name(spec)  # type: ignore[arg-type]
 
@@ -73,7 +89,8 @@ def test_some_machines_are_never_cloned(spec: MachineSpec, change: dict[str, obj
 
 
 def test_a_refusal_is_said_once_and_not_tried_again(
-        spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     tries: list[str] = []
 
@@ -92,7 +109,8 @@ def test_a_refusal_is_said_once_and_not_tried_again(
 
 
 def test_a_clone_that_fails_is_booted_cold(
-        spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
 
     def broken(*_: object) -> None:
