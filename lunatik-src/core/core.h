@@ -66,6 +66,7 @@ struct lunatik_runtime {
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
 	u64 entered;		/* local_clock() at entry */
+	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */
 	u64 credited;		/* local_clock() when credit was last topped up */
 	u64 memory;		/* bytes of the Lua state */

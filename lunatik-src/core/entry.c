@@ -30,6 +30,9 @@
 /* The share of the CPU is topped up to at most what this time (ns) earns. */
 #define LUNATIK_WINDOW		NSEC_PER_SEC
 
+/* What a wait that did not wait costs, in instructions: about its time. */
+#define LUNATIK_WAIT_COST	1000
+
 /* Interrupt runtimes that this CPU is inside of. */
 static DEFINE_PER_CPU(int, inside);
 
@@ -379,6 +382,7 @@ int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void 
 	int base = lua_gettop(L);
 	int status;
 
+	runtime->switches = current->nvcsw;
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lua_pushcfunction(L, lunatik_traceback);
 	lua_pushcfunction(L, trampoline);
@@ -445,12 +449,23 @@ int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, 
 }
 EXPORT_SYMBOL_GPL(lunatik_run_alone);
 
+/*
+ * A wait that ended at once, since the task is being interrupted or there was
+ * nothing to wait for, gave up no CPU and is no new entry: or a loop of such
+ * waits would never end, nor let anybody else run.
+ */
 void lunatik_slept(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 
+	cond_resched();
 	if (fatal_signal_pending(current))
 		lunatikvm_stop(L, LUNATIKVM_REQUEST);
+	if (runtime->switches == current->nvcsw) {
+		lunatikvm_charge(L, LUNATIK_WAIT_COST);
+		return;
+	}
+	runtime->switches = current->nvcsw;
 	runtime->instructions += lunatikvm_leave(L);
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lunatikvm_charge(L, 1);
