@@ -23,7 +23,7 @@ from lab.kernel.devel import publish_devel
 from lab.kernel.make import ARCH, MAKE_LOCK, environment, make_argv, variables
 from lab.kernel.recipe import KernelRecipe
 from lab.kernel.toolchain import Toolchain, find_toolchain
-from lab.process import Finished, ProgramFailed, run
+from lab.process import ProgramFailed, run
 from lab.progress import Step, progress
 from lab.store import Json, Store, remove_tree
 
@@ -35,6 +35,8 @@ OBJECTS_PER_SYMBOL = 1.7
 
 SUSPECT = 60.0
 """Seconds before a kill in which an object may have been left half-written."""
+
+_FAILED = re.compile(r"make(?:\[\d+\])?: \*\*\* \[.*\] Error \d+")
 
 _OBJECT = re.compile(r"  (?:CC|AS|RUSTC)(?: \[M\])? +(\S+)")
 
@@ -172,17 +174,13 @@ class _Builder:
         argv += [f"{name}={value}" for name, value in (extra or {}).items()]
         try:
             run(argv, env=environment(self.store), log=self.log, on_line=counter)
-        except ProgramFailed as error:
-            raise self._failure(error.finished) from None
+        except (ProgramFailed, MakeFailed):
+            raise compile_failure(
+                what=f"the kernel {self.recipe.source.name} ({self.recipe.flavour})",
+                source=self.source,
+                log=self.log,
+            ) from None
         return counter.done if isinstance(counter, _Counter) else 0
-
-    def _failure(self, finished: Finished) -> KernelError | HostError:
-        return compile_failure(
-            finished,
-            what=f"the kernel {self.recipe.source.name} ({self.recipe.flavour})",
-            source=self.source,
-            log=self.log,
-        )
 
     def _expected(self) -> int:
         """Objects of a whole build: as many as last time, or a guess."""
@@ -222,8 +220,12 @@ class _Builder:
         }
 
 
+class MakeFailed(Exception):
+    """make has said that a target failed; it would go on with others for minutes."""
+
+
 def compile_failure(
-    finished: Finished, *, what: str, source: Path, log: Path, shown: Path | None = None
+    *, what: str, source: Path, log: Path, shown: Path | None = None
 ) -> KernelError | HostError:
     """The error for a make that failed: the first thing that a compiler said, not make's tail.
 
@@ -238,7 +240,8 @@ def compile_failure(
         )
     found = first_error(text, source=source)
     if found is None:
-        return KernelError(f"{what} does not build:\n{finished.tail(8)}", right=f"see {log}")
+        tail = "\n".join(text.rstrip().splitlines()[-8:])
+        return KernelError(f"{what} does not build:\n{tail}", right=f"see {log}")
     if found.host:
         return HostError(
             f"a program for the build host does not compile: {found.file}:{found.line}: "
@@ -254,13 +257,15 @@ def compile_failure(
 
 
 class _Counter:
-    """Counts objects as make names them."""
+    """Counts objects as make names them, and stops at the first that fails."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
         self.done = 0
 
     def __call__(self, line: str) -> None:
+        if _FAILED.match(line):
+            raise MakeFailed(line)
         found = _OBJECT.match(line)
         if found:
             self.done += 1

@@ -87,7 +87,11 @@ def environment(store: Store) -> Mapping[str, str]:
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)  # gc goes by this
     return {
+        # kbuild unexports LC_ALL; compilers' messages, and ccache's keys, go by the others.
         "LC_ALL": "C",
+        "LANG": "C",
+        "LC_CTYPE": "C",
+        "LC_MESSAGES": "C",
         "MAKEFLAGS": "",
         "CCACHE_DIR": str(cache),
         "CCACHE_MAXSIZE": CACHE_SIZE,

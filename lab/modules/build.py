@@ -136,9 +136,9 @@ def _make(
     argv += [f"{name}={value}" for name, value in words.items()]
     try:
         run([*argv, "modules"], env=environment(store), log=log)
-    except ProgramFailed as error:
+    except ProgramFailed:
         raise compile_failure(
-            error.finished, what=f"module tree {tree.name}", source=work, log=log, shown=tree.path
+            what=f"module tree {tree.name}", source=work, log=log, shown=tree.path
         ) from None
 
 

@@ -115,11 +115,22 @@ def test_the_first_compiler_error_is_shown(bench: Bench) -> None:
 
 
 def test_a_repaired_kernel_builds_on(bench: Bench) -> None:
+    bench.build()
     bench.edit("drivers/driver.c", "return DRIVER_ANSWER", "return NOT_DEFINED")
     with pytest.raises(KernelError):
         bench.build()
-    bench.edit("drivers/driver.c", "return NOT_DEFINED", "return DRIVER_ANSWER")
-    assert "init/main.o" not in bench.compiled(bench.build())
+    bench.edit("drivers/driver.c", "return NOT_DEFINED", "return DRIVER_ANSWER + 1")
+    assert bench.compiled(bench.build()) == ["drivers/driver.o"]
+
+
+def test_the_first_error_ends_the_build(bench: Bench) -> None:
+    bench.edit("Makefile", "objects := ", "objects := $(O)/slow ")
+    bench.edit("Makefile", "modules_install:", "$(O)/slow:\n\tsleep 60\n\nmodules_install:")
+    bench.edit("drivers/driver.c", "return DRIVER_ANSWER", "return NOT_DEFINED")
+    began = time.monotonic()
+    with pytest.raises(KernelError, match="NOT_DEFINED"):
+        bench.build()
+    assert time.monotonic() - began < 30
 
 
 def test_a_missing_header_of_a_host_program_is_the_hosts_fault(bench: Bench) -> None:
