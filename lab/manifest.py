@@ -173,16 +173,11 @@ class FlavourSpec(Entry):
 class SeriesSpec(Entry):
     """Patches: a quilt directory (or one with a folder per kernel line), mbox,
     maildir or .patch file; or a range of commits of a git tree.
-
-    Attributes:
-        fragments: configuration fragments for kernels that carry the series:
-            symbols that exist only there.
     """
 
     path: Text | None = None
     git: Text | None = None
     range: Text | None = None
-    fragments: Names = ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

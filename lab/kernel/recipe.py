@@ -101,11 +101,6 @@ def make_recipe(
         fragment_file(name, beside=wanted.where("fragments", index).file.parent)
         for index, name in enumerate(wanted.fragments)
     ]
-    for carried in (manifest.series[name] for name in names if name in manifest.series):
-        files += [
-            fragment_file(name, beside=carried.where("fragments", index).file.parent)
-            for index, name in enumerate(carried.fragments)
-        ]
     if spec is not None:
         files += [
             fragment_file(name, beside=spec.where("fragments", index).file.parent)
