@@ -120,7 +120,7 @@ def test_time_limit_ends_the_group(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ProgramTimeout, match=r"did not end within 0\.5 s") as caught:
         run(["sh", "-c", f"echo hi; sleep 60 & echo $! > {pid}; wait"], timeout=0.5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     assert caught.value.finished.stdout == "hi\n"
     assert gone(int(pid.read_text()))
 
@@ -130,7 +130,7 @@ def test_program_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch)
     began = time.monotonic()
     with pytest.raises(ProgramTimeout):
         run(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], timeout=0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
 
 
 def test_output_closed_early_still_waits_and_still_has_a_limit() -> None:
@@ -144,7 +144,7 @@ def test_daemon_that_holds_the_pipe_does_not_hold_us(tmp_path: Path) -> None:
     began = time.monotonic()
     finished = run(["sh", "-c", f"sleep 60 & echo $! > {pid}; echo done"])
     assert finished.stdout == "done\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert gone(int(pid.read_text()))
 
 
@@ -170,9 +170,10 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 run(["sh", "-c", "echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 60"])
 """
     lab = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 10
+    # A busy host takes long to start an interpreter; nothing else ends within a minute.
+    deadline = time.monotonic() + 50
     while not pid.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(lab.pid, number)
-    assert lab.wait(5) != 0
+    assert lab.wait(30) != 0
     assert gone(int(pid.read_text()))
