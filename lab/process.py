@@ -14,12 +14,13 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lab.errors import HostError, InfraError
 
@@ -119,9 +120,15 @@ def run(
     """
     words = tuple(str(word) for word in argv)
     began = time.monotonic()
-    process = _start(words, cwd=cwd, env=env, piped_input=input is not None)
+    held = _HeldSignals()
+    try:
+        process = _start(words, cwd=cwd, env=env, piped_input=input is not None)
+    except BaseException:
+        held.release()
+        raise
     reader = _Reader(process, log=log, on_line=on_line, data=_as_bytes(input))
     try:
+        held.release()
         ended = reader.pump(None if timeout is None else began + timeout)
     finally:
         # Also on the good way: what the program left in its group ends with it.
@@ -179,6 +186,33 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+class _HeldSignals:
+    """Keeps handlers that raise from running until ``release``.
+
+    One that raised within Popen, after the fork, would leave a child that
+    nobody knows.  The child is not touched: exec resets handlers anyhow.
+    """
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+        self._handlers: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python runs handlers in the main thread only
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, lambda number, _: self._came.append(number))
+
+    def release(self) -> None:
+        """Give the handlers back, and what came meanwhile to them."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        for number in self._came:
+            signal.raise_signal(number)
 
 
 def _start(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,3 +178,23 @@ run(["sh", "-c", "echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 60"])
     os.kill(lab.pid, number)
     assert lab.wait(30) != 0
     assert gone(int(pid.read_text()))
+
+
+def test_interrupt_while_a_program_starts_is_kept_until_it_can_be_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    started = process.subprocess.Popen
+
+    def interrupted(*args: Any, **words: Any) -> Any:
+        child = started(*args, **words)
+        while not pid.exists():
+            time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+        return child
+
+    monkeypatch.setattr(process.subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 60"])
+    assert gone(int(pid.read_text()))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

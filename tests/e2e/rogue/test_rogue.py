@@ -8,10 +8,11 @@ is seen to by the lab itself.
 
 from __future__ import annotations
 
+import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rogues import BROKEN, CONTEXTS, Rogue, read_rogues
@@ -19,7 +20,7 @@ from rogues import BROKEN, CONTEXTS, Rogue, read_rogues
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
-#: Seconds within which the guest's agent has to answer all the time.
+#: Seconds of its CPU within which the guest's agent has to answer all the time.
 ANSWER = 1.0
 
 #: Instructions of one entry: small, so that a loop is found out soon under emulation.
@@ -47,8 +48,18 @@ end
 """
 
 
+def ran(machine: Machine) -> float:
+    """Seconds of CPU that QEMU has used so far."""
+    fields = Path(f"/proc/{machine.body.pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
 class Answers:
     """Asks the guest's agent all the time; how long it took at worst.
+
+    Counted is the time that the guest ran: a rogue that keeps the agent from
+    its CPU uses that time itself, while a busy host takes it from both.
 
     Attributes:
         slowest: seconds.
@@ -62,9 +73,9 @@ class Answers:
 
     def _ask(self) -> None:
         while not self._over.is_set():
-            begin = time.monotonic()
+            begin = ran(self._machine)
             self._machine.execute("true")
-            self.slowest = max(self.slowest, time.monotonic() - begin)
+            self.slowest = max(self.slowest, ran(self._machine) - begin)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
