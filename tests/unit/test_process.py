@@ -185,6 +185,7 @@ def test_interrupt_while_a_program_starts_is_kept_until_it_can_be_ended(
 ) -> None:
     pid = tmp_path / "pid"
     started = process.subprocess.Popen
+    handler = signal.getsignal(signal.SIGINT)
 
     def interrupted(*args: Any, **words: Any) -> Any:
         child = started(*args, **words)
@@ -197,4 +198,4 @@ def test_interrupt_while_a_program_starts_is_kept_until_it_can_be_ended(
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 60"])
     assert gone(int(pid.read_text()))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
