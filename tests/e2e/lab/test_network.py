@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -147,14 +148,10 @@ class TestImpairment:
         net.link("wire").impair(rate="2mbit", toward="right")
         right.succeed("iperf3 -s -1 -D")
         right.wait_for_open_port(5201)
-        said = left.succeed(
-            f"iperf3 -c {net.address('right')} -u -b 6M -l 1000 -t 4 --json", timeout=60
-        )
-        bits = re.findall(r'"bits_per_second":\s*([\d.e+]+)', said)
-        lost = re.findall(r'"lost_percent":\s*([\d.e+]+)', said)
-        # Of 6 Mbit/s that are sent, 2 arrive; headers are part of the rate.
-        assert bits, said
-        assert 55 < float(lost[-1]) < 75
+        said = left.succeed(f"iperf3 -c {net.address('right')} -t 5 --json", timeout=60)
+        arrived = json.loads(said)["end"]["sum_received"]["bits_per_second"]
+        # Headers are part of the rate, and a stream takes a moment to fill it.
+        assert 1.4e6 < arrived < 2.0e6
 
     def test_mtu(self, net: Network) -> None:
         net.link("wire").impair(mtu=600)
@@ -167,4 +164,6 @@ class TestImpairment:
         net.link("wire").impair(loss="100%", mtu=100)
         assert ping(net["left"], net.address("right"), count=3).received == 0
         net.link("wire").impair()
+        # The nodes have given each other up meanwhile, and find each other first.
+        net["left"].wait_until_succeeds(f"ping -c 1 -W 1 {net.address('right')}")
         assert ping(net["left"], net.address("right")).received == 20
