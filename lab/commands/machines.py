@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.commands.options import Flavour, Kernel, Modules
+
 if TYPE_CHECKING:
     from lab.vm.keep import Keep
     from lab.vm.spec import MachineSpec
@@ -42,11 +44,8 @@ def up(  # noqa: PLR0917 - typer calls it by name
     nodes: Annotated[
         list[str] | None, typer.Argument(metavar="[NODE]...", help="Names of your choice.")
     ] = None,
-    kernel: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
-    ] = None,
-    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
+    kernel: Kernel = None,
+    flavour: Flavour = "default",
     patches: Annotated[
         list[str] | None,
         typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
@@ -54,10 +53,7 @@ def up(  # noqa: PLR0917 - typer calls it by name
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
     ] = None,
-    module: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
-    ] = None,
+    module: Modules = None,
     memory: Annotated[
         int | None, typer.Option(metavar="MIB", min=64, help="The flavour's if left out.")
     ] = None,

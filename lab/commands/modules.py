@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lab.commands.options import Flavour, Kernel, Modules
+
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
@@ -23,15 +25,9 @@ def _group() -> None:
 
 
 def build(  # noqa: PLR0917 - typer's parameters are the command's options
-    kernel: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
-    ] = None,
-    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
-    module: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
-    ] = None,
+    kernel: Kernel = None,
+    flavour: Flavour = "default",
+    module: Modules = None,
     patches: Annotated[
         list[str] | None,
         typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
@@ -73,15 +69,9 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
 
 
 def lint(
-    kernel: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
-    ] = None,
-    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
-    module: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
-    ] = None,
+    kernel: Kernel = None,
+    flavour: Flavour = "default",
+    module: Modules = None,
 ) -> None:
     """Read modules as the kernel's maintainers would: checkpatch --strict, sparse, W=1."""
     from lab import manifest

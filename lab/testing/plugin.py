@@ -31,7 +31,7 @@ from lab.testing.orphan import follow_parent
 from lab.testing.rig import Rig
 from lab.testing.shared import SharedMachine
 from lab.testing.trial import Trial, directory_name
-from lab.testing.verdict import KernelFailed, TestOverLimit, Verdict
+from lab.testing.verdict import KernelFailed, Verdict
 from lab.watch.follow import Watch
 from lab.watch.policy import load_policy
 
@@ -212,8 +212,6 @@ def _phase(
         raise
     except BaseException as raised:
         error = raised
-        if limit.passed and not isinstance(raised, TestOverLimit):
-            error = TestOverLimit(str(limit))
     # A teardown that took no time did nothing to a guest; a fresh clone is well.
     busy = name == "test" or (name == "teardown" and time.monotonic() - began > _NOTHING)
     verdict = trial.settle(error, last=last, ask=busy)
