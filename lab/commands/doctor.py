@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.commands.options import Json
+
 if TYPE_CHECKING:
     from lab.doctor import Finding
 
@@ -24,7 +26,7 @@ def doctor(
         list[str] | None,
         typer.Option("--for", metavar="FEATURE", help="Also what developers need: lint."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check the host: packages and their versions, disk, memory, rights, KVM.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.commands.options import Json
+
 if TYPE_CHECKING:
     from lab.store import Stored
 
@@ -31,7 +33,7 @@ def gc(
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every artifact; nothing is taken away.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Take away what was not used for long; what is in use always stays."""
     from lab.errors import InfraError

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lab.commands.options import Json
+
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
@@ -25,7 +27,7 @@ def build(
         str | None,
         typer.Argument(metavar="[NAME]", help="In lab.yaml; the default one if left out."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build an image and put it into the store; prints where it lies."""
     import json

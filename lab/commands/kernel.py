@@ -1,40 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""lab kernel build, lab kernel update."""
+"""lab kernel build, lab kernel config, lab kernel update."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
+
+from lab.commands.options import Config, Flavour, Json, Llvm, Patches, chosen
+
+Which: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME|PATH]", help="In lab.yaml, or a kernel tree of your own."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
     group = typer.Typer(help="Build kernels; move what lab.lock pins.", no_args_is_help=True)
     group.command("build")(build)
+    group.command("config")(config_of)
     group.command("update")(update)
     app.add_typer(group, name="kernel")
 
 
 def build(  # noqa: PLR0917 - typer's parameters are the command's options
-    kernel: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME|PATH]", help="In lab.yaml, or a kernel tree of your own."),
-    ] = None,
-    patches: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SERIES",
-            help="In place of the kernel's own patches; may be repeated; `none` for none.",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
-    ] = None,
-    flavour: Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")] = "default",
-    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    kernel: Which = None,
+    patches: Patches = None,
+    config: Config = None,
+    flavour: Flavour = "default",
+    llvm: Llvm = False,
+    as_json: Json = False,
 ) -> None:
     """Build a kernel and put it into the store; prints where it lies."""
     import json
@@ -51,7 +47,7 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
         kernel or lab.default_kernel,
         store=store,
         flavour=flavour,
-        patches=None if patches is None else [name for name in patches if name != "none"],
+        patches=chosen(patches),
         config=config,
         llvm=llvm,
     )
@@ -63,11 +59,38 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
         print(built.path)
 
 
+def config_of(
+    kernel: Which = None,
+    patches: Patches = None,
+    config: Config = None,
+    flavour: Flavour = "default",
+    llvm: Llvm = False,
+) -> None:
+    """Check a kernel's configuration without building it; prints where it lies."""
+    from lab import manifest
+    from lab.kernel.build import configured
+    from lab.kernel.recipe import make_recipe
+    from lab.store import Store
+
+    store = Store()
+    lab = manifest.read()
+    recipe = make_recipe(
+        lab,
+        kernel or lab.default_kernel,
+        store=store,
+        flavour=flavour,
+        patches=chosen(patches),
+        config=config,
+        llvm=llvm,
+    )
+    print(configured(recipe, store=store))
+
+
 def update(
     kernels: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="All of lab.yaml if left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Move lab.lock to the newest version of each source; prints what has changed."""
     import json

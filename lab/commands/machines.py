@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.commands.options import Flavour, Kernel, Modules
+from lab.commands.options import Config, Flavour, Json, Kernel, Llvm, Modules, Patches, chosen
 
 if TYPE_CHECKING:
     from lab.vm.keep import Keep
@@ -46,20 +46,15 @@ def up(  # noqa: PLR0917 - typer calls it by name
     ] = None,
     kernel: Kernel = None,
     flavour: Flavour = "default",
-    patches: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
-    ] = None,
+    patches: Patches = None,
+    config: Config = None,
     module: Modules = None,
     memory: Annotated[
         int | None, typer.Option(metavar="MIB", min=64, help="The flavour's if left out.")
     ] = None,
     cpus: Annotated[int, typer.Option(min=1, max=8)] = 1,
     accel: Annotated[str, typer.Option(metavar="auto|tcg|kvm")] = "auto",
-    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
+    llvm: Llvm = False,
 ) -> None:
     """Build what is missing, and start machines that stay until `lab down`."""
     from dataclasses import replace
@@ -104,7 +99,7 @@ def down(
         keep.down(name)
 
 
-def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def status(as_json: Json = False) -> None:
     """Show the machines of `lab up`."""
     import json
     import time
@@ -238,7 +233,7 @@ def _spec(
         kernels=(kernel or lab.default_kernel,),
         flavours=(flavour,),
         config=config,
-        patches=None if patches is None else tuple(one for one in patches if one != "none"),
+        patches=chosen(patches),
         modules=modules,
         llvm=llvm,
     )

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from lab.commands.options import Flavour, Kernel, Modules
+from lab.commands.options import (
+    Config,
+    Flavour,
+    Json,
+    Kernel,
+    Llvm,
+    Modules,
+    Patches,
+    chosen,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,15 +34,10 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     kernel: Kernel = None,
     flavour: Flavour = "default",
     module: Modules = None,
-    patches: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SERIES", help="In place of the kernel's own; `none` for none."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
-    ] = None,
-    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    patches: Patches = None,
+    config: Config = None,
+    llvm: Llvm = False,
+    as_json: Json = False,
 ) -> None:
     """Build every module tree, and the payload disk; prints where it lies."""
     import json
@@ -56,7 +57,7 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
         kernel or lab.default_kernel,
         store=store,
         flavour=flavour,
-        patches=None if patches is None else [name for name in patches if name != "none"],
+        patches=chosen(patches),
         config=config,
         llvm=llvm,
     )

@@ -17,3 +17,20 @@ Modules: TypeAlias = Annotated[
     list[Path] | None,
     typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
 ]
+Patches: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SERIES",
+        help="In place of the kernel's own patches; may be repeated; `none` for none.",
+    ),
+]
+Config: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
+]
+Llvm: TypeAlias = Annotated[bool, typer.Option("--llvm", help="With clang and lld.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def chosen(patches: list[str] | None) -> tuple[str, ...] | None:
+    """The series that ``--patches`` names; None if it is left out."""
+    return None if patches is None else tuple(name for name in patches if name != "none")

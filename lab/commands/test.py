@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.commands.options import Config, Llvm, Patches, chosen
+
 if TYPE_CHECKING:
     from lab.results.record import CellResult
     from lab.testing.cell import Cell
@@ -36,21 +38,13 @@ def test(  # noqa: PLR0917 - typer calls it by name
     flavour: Annotated[
         str, typer.Option(metavar="default|debug|all", help="In lab.yaml.")
     ] = "default",
-    patches: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SERIES",
-            help="In place of the kernel's own patches; may be repeated; `none` for none.",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .config of your own as the base.")
-    ] = None,
+    patches: Patches = None,
+    config: Config = None,
     module: Annotated[
         list[Path] | None,
         typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
     ] = None,
-    llvm: Annotated[bool, typer.Option("--llvm", help="With clang and lld.")] = False,
+    llvm: Llvm = False,
     provider: Annotated[
         str, typer.Option(metavar="qemu|vagrant", help="Where machines come from.")
     ] = "qemu",
@@ -104,7 +98,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     wanted = stages.Wanted(
         kernels=kernels,
         flavours=flavours,
-        patches=None if patches is None else tuple(p for p in patches if p != "none"),
+        patches=chosen(patches),
         config=config,
         modules=tuple(module or ()),
         llvm=llvm,

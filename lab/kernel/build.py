@@ -25,7 +25,7 @@ from lab.kernel.recipe import KernelRecipe
 from lab.kernel.toolchain import Toolchain, find_toolchain
 from lab.process import ProgramFailed, run
 from lab.progress import Step, progress
-from lab.store import Json, Store, remove_tree
+from lab.store import Artifact, Json, Store, remove_tree
 
 FORMAT = 1
 """Of the artifact; a new one is another key."""
@@ -50,20 +50,7 @@ def build_kernel(recipe: KernelRecipe, *, store: Store) -> Kernel:
         HostError: a tool is missing or too old, or the disk is full.
     """
     toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
-    requests = gather(
-        recipe.fragments, version=recipe.source.version, own_config=recipe.own_config is not None
-    )
-    if recipe.own_config is not None:
-        tell_additions(recipe.own_config, requests)
-    config = configure(
-        name=recipe.source.name,
-        source_key=recipe.source_key,
-        open_source=recipe.open_source,
-        requests=requests,
-        toolchain=toolchain,
-        store=store,
-        own=recipe.own_config,
-    )
+    config = _configure(recipe, toolchain, store)
     final = config.path / "config"
     inputs: dict[str, Json] = {
         "format": FORMAT,
@@ -86,6 +73,33 @@ def build_kernel(recipe: KernelRecipe, *, store: Store) -> Kernel:
     # The same bits may go by several names; the caller's is the one to show.
     kernel = load_kernel(key=artifact.key, path=artifact.path)
     return replace(kernel, name=recipe.source.name, flavour=recipe.flavour)
+
+
+def configured(recipe: KernelRecipe, *, store: Store) -> Path:
+    """The .config of the kernel that a recipe describes, checked.
+
+    Raises:
+        UserError: a configuration symbol cannot be had; says why.
+    """
+    toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
+    return _configure(recipe, toolchain, store).path / "config"
+
+
+def _configure(recipe: KernelRecipe, toolchain: Toolchain, store: Store) -> Artifact:
+    requests = gather(
+        recipe.fragments, version=recipe.source.version, own_config=recipe.own_config is not None
+    )
+    if recipe.own_config is not None:
+        tell_additions(recipe.own_config, requests)
+    return configure(
+        name=recipe.source.name,
+        source_key=recipe.source_key,
+        open_source=recipe.open_source,
+        requests=requests,
+        toolchain=toolchain,
+        store=store,
+        own=recipe.own_config,
+    )
 
 
 def _stable_variables(toolchain: Toolchain) -> dict[str, str]:
