@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,13 +28,14 @@ _POLL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """What one test holds; memory in MiB."""
+    """What one test holds or, not granted yet, waits for; memory in MiB."""
 
     id: str
     pid: int
     born: str
     memory: int
     cores: int
+    granted: bool = False
 
 
 class Leases:
@@ -67,27 +68,36 @@ class Leases:
                 f"a machine wants {memory} MiB, the host gives {self.memory} MiB to machines",
                 right="ask for less memory, or free some",
             )
+        lease = Lease(
+            id=f"{holder}/{uuid.uuid4().hex}",
+            pid=os.getpid(),
+            born=_born(os.getpid()),
+            memory=memory,
+            cores=cores,
+        )
         deadline = time.monotonic() + timeout
-        while True:
-            with self._ledger() as leases:
-                if self._fits(leases, holder=holder, memory=memory, cores=cores):
-                    lease = Lease(
-                        id=f"{holder}/{uuid.uuid4().hex}",
-                        pid=os.getpid(),
-                        born=_born(os.getpid()),
-                        memory=memory,
-                        cores=cores,
+        try:
+            while not self._granted(lease):
+                if time.monotonic() >= deadline:
+                    raise HostError(
+                        f"no room for a machine of {memory} MiB within {timeout:g} s: "
+                        f"{sum(one.memory for one in self.held())} of {self.memory} MiB are leased",
+                        right="run fewer tests at once (-n)",
                     )
-                    leases.append(lease)
-                    return lease.id
-                held = sum(lease.memory for lease in leases)
-            if time.monotonic() >= deadline:
-                raise HostError(
-                    f"no room for a machine of {memory} MiB within {timeout:g} s: "
-                    f"{held} of {self.memory} MiB are leased",
-                    right="run fewer tests at once (-n)",
-                )
-            time.sleep(_POLL)
+                time.sleep(_POLL)
+        except BaseException:
+            self.give_back(lease.id)
+            raise
+        return lease.id
+
+    def _granted(self, lease: Lease) -> bool:
+        """Whether a lease is had; its place in the queue is, from the first time on."""
+        with self._ledger() as leases:
+            places = {known.id: place for place, known in enumerate(leases)}
+            place = places.setdefault(lease.id, len(leases))
+            fits = self._fits(leases, lease, before=leases[:place])
+            leases[place:] = [replace(lease, granted=fits), *leases[place + 1 :]]
+            return fits
 
     def give_back(self, lease: str) -> None:
         """End a lease; one that is not there any more is no error."""
@@ -97,14 +107,20 @@ class Leases:
     def held(self) -> tuple[Lease, ...]:
         """The leases of living processes."""
         with self._ledger() as leases:
-            return tuple(leases)
+            return tuple(lease for lease in leases if lease.granted)
 
-    def _fits(self, leases: list[Lease], *, holder: str, memory: int, cores: int) -> bool:
-        if sum(lease.memory for lease in leases) + memory > self.memory:
+    def _fits(self, leases: list[Lease], wanted: Lease, *, before: list[Lease]) -> bool:
+        held = [lease for lease in leases if lease.granted]
+        if sum(lease.memory for lease in held) + wanted.memory > self.memory:
             return False
-        if not leases or any(lease.id.startswith(f"{holder}/") for lease in leases):
+        holder = wanted.id.partition("/")[0]
+        if any(lease.id.startswith(f"{holder}/") for lease in held):
             return True
-        return sum(lease.cores for lease in leases) + cores <= self.cores
+        # First come, first served: who wants all cores would else wait for
+        # ever on a host where there is always somebody with one.
+        if not all(lease.granted for lease in before):
+            return False
+        return not held or sum(lease.cores for lease in held) + wanted.cores <= self.cores
 
     @contextmanager
     def _ledger(self) -> Iterator[list[Lease]]:

@@ -78,3 +78,38 @@ def test_a_torn_ledger_is_begun_anew(tmp_path: Path) -> None:
     take(ledger, "a")
     (tmp_path / "leases.json").write_text('[{"id": ')
     take(ledger, "b", memory=1000)
+
+
+def test_whoever_waits_for_all_cores_is_not_passed_by(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    small = take(ledger, "a")
+    other = Leases(tmp_path / "leases.json", memory=1000, cores=2)
+    had: list[str] = []
+    waiter = threading.Thread(
+        target=lambda: had.append(other.take(holder="big", memory=100, cores=2, timeout=20))
+    )
+    waiter.start()
+    deadline = time.monotonic() + 10
+    while "big/" not in (tmp_path / "leases.json").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(HostError):
+        take(ledger, "late")  # a core is free, and somebody was first
+    take(ledger, "a")  # who holds machines already goes on
+    for lease in ledger.held():
+        ledger.give_back(lease.id)
+    waiter.join(timeout=20)
+    assert had
+    ledger.give_back(small)
+    with pytest.raises(HostError):
+        take(ledger, "late")
+    ledger.give_back(had[0])
+    take(ledger, "late")
+
+
+def test_who_gave_up_waiting_stands_in_nobodys_way(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "a")
+    with pytest.raises(HostError):
+        take(ledger, "big", cores=2)
+    take(ledger, "b")
