@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import Generator
@@ -104,6 +105,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group = parser.getgroup("lab")
     group.addoption("--lab-shell", action="store_true", help="a shell before machines are ended")
+    group.addoption("--kselftest", metavar="KEY", help="selftests of the store to run")
+    group.addoption("--kselftest-before", metavar="COMMAND", default="", help="in each guest")
+    group.addoption("--kselftest-limit", metavar="SECONDS", help="for each program")
     group.addoption("--lab-gdb", action="store_true", help="machines start stopped, for gdb")
 
 
@@ -114,6 +118,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is None:
         return
     follow_parent()
+    # The lab ends us by it, also where a shell's `&` had it ignored for good.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # It logs each end of a connection as an error; our messages say why.
     logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
     cell = load_cell(Path(path))
