@@ -117,16 +117,20 @@ static void execute(struct control *control)
 		lunatik_output_add(&control->error, text, strlen(text));
 		lunatik_output_add(&control->error, "\n", 1);
 	}
-	if (control->output.truncated)
+	if (control->output.error == -EFBIG)
 		lunatik_output_add(&control->error, "output truncated\n", 17);
+	else if (control->output.error)
+		lunatik_output_add(&control->error, "not enough memory\n", 18);
 	kfree(error.text);
 	lunatik_output_reset(&control->chunk);
 }
 
 static int control_open(struct inode *inode, struct file *file)
 {
-	struct control *control = kzalloc(sizeof(*control), GFP_KERNEL);
+	struct control *control = NULL;
 
+	if (!lunatik_fault())
+		control = kzalloc(sizeof(*control), GFP_KERNEL);
 	if (!control)
 		return -ENOMEM;
 	mutex_init(&control->lock);
@@ -171,8 +175,10 @@ static ssize_t control_write(struct file *file, const char __user *text, size_t 
 		control->phase = PHASE_WRITE;
 	}
 	lunatik_output_add(&control->chunk, copy, length);
-	if (control->chunk.truncated)
-		ret = -EFBIG;
+	if (control->chunk.error) {
+		ret = control->chunk.error;
+		lunatik_output_reset(&control->chunk);
+	}
 	mutex_unlock(&control->lock);
 free:
 	kvfree(copy);
@@ -186,10 +192,13 @@ static ssize_t hand_out(struct control *control, struct lunatik_output *output,
 
 	length = min(length, output->length - control->position);
 	if (!length) {
+		/* A message that got lost must not look like none. */
+		ssize_t ret = control->phase == PHASE_ERROR ? output->error : 0;
+
 		lunatik_output_reset(output);
 		control->position = 0;
 		control->phase = control->phase == PHASE_OUTPUT ? PHASE_ERROR : PHASE_WRITE;
-		return 0;
+		return ret;
 	}
 	if (copy_to_user(text, output->text + control->position, length))
 		return -EFAULT;

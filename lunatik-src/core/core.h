@@ -7,6 +7,7 @@
 
 #include <linux/atomic.h>
 #include <linux/completion.h>
+#include <linux/jump_label.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit_types.h>
 #include <linux/sizes.h>
@@ -54,7 +55,7 @@ struct lunatik_runtime {
 	struct lunatik_caps caps;
 
 	/*
-	 * The lock of the Lua state, by context. Taken by lunatik_enter()
+	 * The lock of the Lua state, by context. Taken by enter() of entry.c
 	 * only, which never blocks on one while it holds another.
 	 */
 	union {
@@ -65,10 +66,10 @@ struct lunatik_runtime {
 
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
-	u64 entered;		/* local_clock() at entry */
+	u64 entered;		/* lunatik_clock() at entry */
 	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */
-	u64 credited;		/* local_clock() when credit was last topped up */
+	unsigned long credited;	/* jiffies when credit was last topped up */
 	u64 memory;		/* bytes of the Lua state */
 	u64 instructions;	/* charged so far, all entries */
 	u64 time;		/* ns spent inside */
@@ -111,6 +112,15 @@ extern struct workqueue_struct *lunatik_workqueue;
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);
 unsigned int lunatik_max_runtimes(void);
 
+/* fault.c: should an allocation that is about to be made fail, for a test? */
+DECLARE_STATIC_KEY_FALSE(lunatik_faulty);
+bool lunatik_fault_due(void);
+
+static inline bool lunatik_fault(void)
+{
+	return static_branch_unlikely(&lunatik_faulty) && lunatik_fault_due();
+}
+
 /* memory.c */
 void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
 bool lunatik_account(struct lunatik_runtime *runtime, size_t size);
@@ -128,8 +138,6 @@ struct lunatik_error {
 	int code;
 };
 
-int lunatik_enter(struct lunatik_runtime *runtime, unsigned long *flags);
-void lunatik_leave(struct lunatik_runtime *runtime, unsigned long flags);
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		 struct lunatik_error *error);
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
@@ -141,6 +149,10 @@ int lunatik_enter_process(struct lunatik_runtime *runtime);
 void lunatik_leave_process(struct lunatik_runtime *runtime);
 u64 lunatik_budget(struct lunatik_runtime *runtime);
 void lunatik_pause(lua_State *L, void *data);
+
+/* module.c: ns = ticks of the time stamp counter * lunatik_tick_mult >> LUNATIK_TICK_SHIFT */
+#define LUNATIK_TICK_SHIFT	22
+extern u32 lunatik_tick_mult;
 
 /* runtime.c */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
@@ -182,7 +194,7 @@ struct lunatik_output {
 	char *text;
 	size_t length;
 	size_t size;
-	bool truncated;
+	int error;	/* why what came later is missing: -EFBIG, -ENOMEM */
 };
 
 int lunatik_print(lua_State *L);

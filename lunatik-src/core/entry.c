@@ -12,12 +12,14 @@
 #include <linux/bottom_half.h>
 #include <linux/delay.h>
 #include <linux/export.h>
+#include <linux/jiffies.h>
+#include <linux/math64.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
-#include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <asm/msr.h>
 
 #include "core.h"
 
@@ -175,23 +177,35 @@ static void leave_interrupt(struct lunatik_runtime *runtime, unsigned long flags
 		spin_unlock_irqrestore(&runtime->spin, flags);
 }
 
-/* ns of CPU: of this task in process context, where it may sleep inside */
+/*
+ * Where CPU time is counted from: of this task in process context, where it
+ * may sleep inside, in ns. An interrupt runtime stays on its CPU between entry
+ * and end, so that what its time stamp counter lacks for a clock, agreement
+ * with that of other CPUs, is not wanted; local_clock() costs ten times more.
+ */
 static u64 cpu_clock_of(struct lunatik_runtime *runtime)
 {
 	if (runtime->context == LUNATIK_PROCESS)
 		return current->se.sum_exec_runtime;
-	return local_clock();
+	return rdtsc();
+}
+
+static u64 cpu_clock_ns(struct lunatik_runtime *runtime, u64 ticks)
+{
+	if (runtime->context == LUNATIK_PROCESS)
+		return ticks;
+	return mul_u64_u32_shr(ticks, lunatik_tick_mult, LUNATIK_TICK_SHIFT);
 }
 
 static void earn(struct lunatik_runtime *runtime)
 {
-	u64 now = local_clock();
-	s64 passed = now - runtime->credited;
+	unsigned long now = jiffies;
 	s64 limit = (s64)LUNATIK_WINDOW * runtime->caps.share / 100;
+	s64 passed;
 
-	if (passed <= 0)	/* the clocks of two CPUs differ a little */
+	if (now == runtime->credited)
 		return;
-	passed = min_t(s64, passed, LUNATIK_WINDOW);
+	passed = min_t(u64, (u64)(now - runtime->credited) * TICK_NSEC, LUNATIK_WINDOW);
 	runtime->credit = min(runtime->credit + passed * runtime->caps.share / 100, limit);
 	runtime->credited = now;
 }
@@ -199,7 +213,7 @@ static void earn(struct lunatik_runtime *runtime)
 static void spend(struct lunatik_runtime *runtime)
 {
 	u64 now = cpu_clock_of(runtime);
-	u64 spent = now - runtime->entered;
+	u64 spent = cpu_clock_ns(runtime, now - runtime->entered);
 
 	runtime->entered = now;
 	runtime->time += spent;
@@ -211,14 +225,19 @@ static bool shared(struct lunatik_runtime *runtime)
 	return runtime->caps.share < 100;
 }
 
+/*
+ * The way in and out is inlined into lunatik_run(): calls among its parts were
+ * a tenth of what an empty callback costs.
+ */
+
 /**
- * lunatik_enter() - take the lock of an armed runtime
+ * enter() - take the lock of an armed runtime
  * @runtime: the caller owns a reference
- * @flags: for lunatik_leave()
+ * @flags: for leave()
  *
  * Return: 0, or one of the errors of lunatik_run(), with no lock held.
  */
-int lunatik_enter(struct lunatik_runtime *runtime, unsigned long *flags)
+static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long *flags)
 {
 	int ret;
 
@@ -260,7 +279,7 @@ leave:
 	return ret;
 }
 
-void lunatik_leave(struct lunatik_runtime *runtime, unsigned long flags)
+static __always_inline void leave(struct lunatik_runtime *runtime, unsigned long flags)
 {
 	spend(runtime);
 	if (runtime->context == LUNATIK_PROCESS)
@@ -309,30 +328,20 @@ void lunatik_pause(lua_State *L, void *data)
 	}
 }
 
-/* The body of an interrupt script, and its end, are in nobody's way. */
-u64 lunatik_budget(struct lunatik_runtime *runtime)
+static noinline u64 larger_budget(struct lunatik_runtime *runtime)
 {
 	struct lunatik_caps caps;
 
-	if (runtime->context == LUNATIK_PROCESS || !lunatik_in_process(runtime))
-		return runtime->caps.instructions;
 	lunatik_default_caps(LUNATIK_PROCESS, &caps);
 	return max(runtime->caps.instructions, caps.instructions);
 }
 
-struct call {
-	lunatik_handler handler;
-	void *arg;
-	int ret;
-};
-
-static int trampoline(lua_State *L)
+/* The body of an interrupt script, and its end, are in nobody's way. */
+u64 lunatik_budget(struct lunatik_runtime *runtime)
 {
-	struct call *call = lua_touserdata(L, 1);
-
-	lua_settop(L, 0);
-	call->ret = call->handler(L, call->arg);
-	return 0;
+	if (runtime->context == LUNATIK_PROCESS || !lunatik_in_process(runtime))
+		return runtime->caps.instructions;
+	return larger_budget(runtime);
 }
 
 static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
@@ -356,13 +365,35 @@ static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
 	}
 
 	if (error) {
+		error->text = NULL;
+		if (!lunatik_fault())
+			error->text = kstrdup(text, (lunatik_in_process(runtime) ?
+						     GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN);
+		if (!error->text && ret == -EINVAL)
+			ret = -ENOMEM;	/* all that can be said without text */
 		error->code = ret;
-		error->text = kstrdup(text, (lunatik_in_process(runtime) ?
-					     GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN);
 	} else if (why == LUNATIKVM_RUNNING) {
 		lunatik_log(runtime, text);
 	}
 	return ret;
+}
+
+static __always_inline int call(struct lunatik_runtime *runtime, lunatik_handler handler,
+				void *arg, struct lunatik_error *error)
+{
+	struct lunatikvm_result result;
+	lua_State *L = runtime->L;
+	int status;
+
+	runtime->switches = current->nvcsw;
+	status = lunatikvm_call(L, lunatik_budget(runtime), handler, arg, lunatik_traceback,
+				&result);
+	runtime->instructions += result.instructions;
+	if (unlikely(status != LUA_OK)) {
+		result.value = failed(runtime, L, status, error);
+		lua_settop(L, 0);
+	}
+	return result.value;
 }
 
 /**
@@ -377,22 +408,23 @@ static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		 struct lunatik_error *error)
 {
-	struct call call = { .handler = handler, .arg = arg };
-	lua_State *L = runtime->L;
-	int base = lua_gettop(L);
-	int status;
+	return call(runtime, handler, arg, error);
+}
 
-	runtime->switches = current->nvcsw;
-	lunatikvm_enter(L, lunatik_budget(runtime));
-	lua_pushcfunction(L, lunatik_traceback);
-	lua_pushcfunction(L, trampoline);
-	lua_pushlightuserdata(L, &call);
-	status = lua_pcall(L, 1, 0, base + 1);
-	if (unlikely(status != LUA_OK))
-		call.ret = failed(runtime, L, status, error);
-	lua_settop(L, base);
-	runtime->instructions += lunatikvm_leave(L);
-	return call.ret;
+static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
+					  lunatik_handler handler, void *arg,
+					  struct lunatik_error *error, bool patient)
+{
+	unsigned long flags;
+	int ret;
+
+	ret = enter(runtime, &flags);
+	if (ret)
+		return ret;
+	runtime->patient = patient;
+	ret = call(runtime, handler, arg, error);
+	leave(runtime, flags);
+	return ret;
 }
 
 /**
@@ -408,21 +440,12 @@ int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void 
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		   struct lunatik_error *error, bool patient)
 {
-	unsigned long flags;
-	int ret;
-
-	ret = lunatik_enter(runtime, &flags);
-	if (ret)
-		return ret;
-	runtime->patient = patient;
-	ret = lunatik_call(runtime, handler, arg, error);
-	lunatik_leave(runtime, flags);
-	return ret;
+	return enter_and_call(runtime, handler, arg, error, patient);
 }
 
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return lunatik_resume(runtime, handler, arg, NULL, false);
+	return enter_and_call(runtime, handler, arg, NULL, false);
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
@@ -432,13 +455,13 @@ int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler
 	unsigned long flags;
 	int ret;
 
-	ret = lunatik_enter(runtime, &flags);
+	ret = enter(runtime, &flags);
 	if (ret)
 		return ret;
 	runtime->patient = false;
-	ret = lunatik_call(runtime, handler, arg, NULL);
+	ret = call(runtime, handler, arg, NULL);
 	finally(arg);
-	lunatik_leave(runtime, flags);
+	leave(runtime, flags);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(lunatik_run_finally);

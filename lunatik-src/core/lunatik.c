@@ -118,7 +118,10 @@ static void take_result(lua_State *L, int index, struct value *value)
 	case LUA_TSTRING:
 		text = lua_tolstring(L, index, &value->length);
 		lunatikvm_charge(L, value->length / 64);
-		value->text = kmemdup(text, value->length + 1, lunatik_gfp(L) | __GFP_NOWARN);
+		value->text = NULL;
+		if (!lunatik_fault())
+			value->text = kmemdup(text, value->length + 1,
+					      lunatik_gfp(L) | __GFP_NOWARN);
 		if (!value->text)
 			luaL_error(L, "not enough memory");
 		value->type = LUA_TSTRING;

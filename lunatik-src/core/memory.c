@@ -53,8 +53,11 @@ static gfp_t gfp_of(struct lunatik_runtime *runtime)
  */
 static void *get(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
 {
-	void *memory = kmalloc(size, size > LUNATIK_SMALL ? gfp | __GFP_NORETRY : gfp);
+	void *memory;
 
+	if (lunatik_fault())
+		return NULL;
+	memory = kmalloc(size, size > LUNATIK_SMALL ? gfp | __GFP_NORETRY : gfp);
 	if (!memory && size > LUNATIK_SMALL && gfpflags_allow_blocking(gfp) &&
 	    runtime->context != LUNATIK_HARDIRQ)
 		memory = kvmalloc(size, gfp);
@@ -119,7 +122,7 @@ void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 /* NULL when over the cap or out of memory. @runtime may be NULL. */
 void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
 {
-	struct lunatik_block *block;
+	struct lunatik_block *block = NULL;
 	size_t total;
 
 	if (check_add_overflow(size, sizeof(*block), &total) || total > INT_MAX)
@@ -128,7 +131,8 @@ void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
 		return NULL;
 
 	gfp |= __GFP_NOWARN | __GFP_ZERO;
-	block = gfpflags_allow_blocking(gfp) ? kvmalloc(total, gfp) : kmalloc(total, gfp);
+	if (!lunatik_fault())
+		block = gfpflags_allow_blocking(gfp) ? kvmalloc(total, gfp) : kmalloc(total, gfp);
 	if (!block) {
 		lunatik_unaccount(runtime, total);
 		return NULL;

@@ -4,6 +4,8 @@
  */
 #include <linux/module.h>
 #include <linux/rcupdate.h>
+#include <linux/time64.h>
+#include <asm/tsc.h>
 
 #include "core.h"
 
@@ -41,6 +43,7 @@ module_param(max_runtimes, uint, 0644);
 MODULE_PARM_DESC(max_runtimes, "runtimes that may exist (default 256)");
 
 struct workqueue_struct *lunatik_workqueue;
+u32 lunatik_tick_mult;
 
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps)
 {
@@ -63,6 +66,11 @@ unsigned int lunatik_max_runtimes(void)
 static int __init lunatik_init(void)
 {
 	int ret = -ENOMEM;
+
+	/* A CPU without such a counter is older than any that this runs on. */
+	if (!tsc_khz)
+		return -ENODEV;
+	lunatik_tick_mult = div_u64((u64)USEC_PER_SEC << LUNATIK_TICK_SHIFT, tsc_khz);
 
 	lunatik_workqueue = alloc_workqueue("lunatik", WQ_UNBOUND, 0);
 	if (!lunatik_workqueue)

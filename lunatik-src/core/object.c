@@ -157,13 +157,14 @@ struct lunatik_object *lunatik_object_create(struct lunatik_runtime *runtime,
 					     const struct lunatik_class *class,
 					     size_t size, gfp_t gfp)
 {
-	struct lunatik_object *object;
+	struct lunatik_object *object = NULL;
 	size_t total = sizeof(*object) + size;
 
 	if (total > INT_MAX || !lunatik_account(runtime, total))
 		return NULL;
 	gfp |= __GFP_ZERO | __GFP_NOWARN;
-	object = gfpflags_allow_blocking(gfp) ? kvmalloc(total, gfp) : kmalloc(total, gfp);
+	if (!lunatik_fault())
+		object = gfpflags_allow_blocking(gfp) ? kvmalloc(total, gfp) : kmalloc(total, gfp);
 	if (!object) {
 		lunatik_unaccount(runtime, total);
 		return NULL;

@@ -24,16 +24,18 @@ void lunatik_output_add(struct lunatik_output *output, const char *text, size_t 
 {
 	size_t wanted = output->length + length;
 
-	if (output->truncated || wanted > LUNATIK_OUTPUT_MAX) {
-		output->truncated = true;
+	if (output->error)
+		return;
+	if (wanted > LUNATIK_OUTPUT_MAX) {
+		output->error = -EFBIG;
 		return;
 	}
 	if (wanted > output->size) {
 		size_t size = max_t(size_t, wanted * 2, 512);
-		char *larger = kvmalloc(size, GFP_KERNEL);
+		char *larger = lunatik_fault() ? NULL : kvmalloc(size, GFP_KERNEL);
 
 		if (!larger) {
-			output->truncated = true;
+			output->error = -ENOMEM;
 			return;
 		}
 		if (output->length)

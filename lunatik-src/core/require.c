@@ -23,8 +23,10 @@ struct pin {
 
 static struct pin *add_pin(struct lunatik_runtime *runtime, gfp_t gfp)
 {
-	struct pin *pin = kzalloc(sizeof(*pin), gfp | __GFP_NOWARN);
+	struct pin *pin = NULL;
 
+	if (!lunatik_fault())
+		pin = kzalloc(sizeof(*pin), gfp | __GFP_NOWARN);
 	if (pin)
 		list_add(&pin->node, &runtime->pins);
 	return pin;
@@ -181,9 +183,12 @@ static int require(lua_State *L)
 	static int (*const searchers[])(lua_State *, const char *) = {
 		search_preload, search_lua, search_c,
 	};
-	const char *name = luaL_checkstring(L, 1);
+	size_t length;
+	const char *name = luaL_checklstring(L, 1, &length);
 	int i, found = 0;
 
+	/* Files and symbols end at a zero, and another name would be loaded. */
+	luaL_argcheck(L, strlen(name) == length, 1, "zero byte in the name of a module");
 	lua_settop(L, 1);
 	lua_getfield(L, lua_upvalueindex(1), "loaded");		/* 2 */
 	luaL_checktype(L, 2, LUA_TTABLE);

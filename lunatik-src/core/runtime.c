@@ -11,7 +11,7 @@
  */
 #include <linux/export.h>
 #include <linux/ratelimit.h>
-#include <linux/sched/clock.h>
+#include <linux/jiffies.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -55,6 +55,8 @@ static void runtime_free(struct kref *kref)
 {
 	struct lunatik_runtime *runtime = container_of(kref, struct lunatik_runtime, kref);
 
+	/* Whatever is on its account holds a reference. */
+	WARN_ON_ONCE(atomic64_read(&runtime->objects));
 	kfree(runtime);
 	module_put(THIS_MODULE);
 }
@@ -84,7 +86,7 @@ static lua_State *take_state(struct lunatik_runtime *runtime)
 	lua_State *L;
 
 	raw_spin_lock_irqsave(&runtime->state_lock, flags);
-	WARN_ON_ONCE(runtime->state <= LUNATIK_ARMED);
+	WARN_ON_ONCE(runtime->state == LUNATIK_ARMED);
 	L = runtime->L;
 	runtime->L = NULL;
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
@@ -305,10 +307,11 @@ static int enlist(struct lunatik_runtime *runtime)
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
 				       int cpu, const struct lunatik_caps *caps)
 {
-	struct lunatik_runtime *runtime;
+	struct lunatik_runtime *runtime = NULL;
 	int ret;
 
-	runtime = kzalloc(sizeof(*runtime), GFP_KERNEL);
+	if (!lunatik_fault())
+		runtime = kzalloc(sizeof(*runtime), GFP_KERNEL);
 	if (!runtime)
 		return ERR_PTR(-ENOMEM);
 
@@ -320,7 +323,7 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	runtime->caps = *caps;
 	runtime->owner_cpu = -1;
 	runtime->credit = (s64)NSEC_PER_SEC * caps->share / 100;
-	runtime->credited = local_clock();
+	runtime->credited = jiffies;
 	init_lock(runtime);
 	init_waitqueue_head(&runtime->unlocked);
 	INIT_LIST_HEAD(&runtime->pins);
@@ -363,13 +366,15 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 leave:
 	leave_loading(runtime);
 close:
-	lua_close(runtime->L);
+	/* Who has found it in the list may be about to stop it. */
+	lua_close(take_state(runtime));
 	lunatik_unpin_all(runtime);
 delist:
 	mutex_lock(&lunatik_runtimes_lock);
 	list_del_init(&runtime->node);
 	runtimes--;
 	mutex_unlock(&lunatik_runtimes_lock);
+	complete_all(&runtime->stopped);
 put:
 	lunatik_put(runtime);
 	return ERR_PTR(ret);

@@ -161,13 +161,14 @@ static struct entry *new_entry(lua_State *L, size_t length)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	size_t size = struct_size((struct entry *)NULL, key, length);
-	struct entry *entry;
+	struct entry *entry = NULL;
 
 	if (length > PAGE_SIZE)
 		luaL_argerror(L, 2, "key too long");
 	if (!lunatik_account(runtime, size))
 		luaL_error(L, "not enough memory");
-	entry = kmalloc(size, lunatik_gfp(L) | __GFP_NOWARN);
+	if (!lunatik_fault())
+		entry = kmalloc(size, lunatik_gfp(L) | __GFP_NOWARN);
 	if (!entry) {
 		lunatik_unaccount(runtime, size);
 		luaL_error(L, "not enough memory");

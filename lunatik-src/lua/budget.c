@@ -186,6 +186,68 @@ u64 lunatikvm_leave(lua_State *L)
 	return instructions;
 }
 
+struct call {
+	int (*function)(lua_State *L, void *arg);
+	void *arg;
+	int result;
+};
+
+/* luaD_call() of a C function that is not on the stack and gives no results. */
+static void call_frame(lua_State *L, void *ud)
+{
+	struct call *call = ud;
+	CallInfo *ci = L->ci;
+
+	luai_charge(L, LUAI_CALLCOST);
+	luaD_checkstack(L, LUA_MINSTACK);
+	ci = ci->next ? ci->next : luaE_extendCI(L, 1);
+	ci->func.p = L->top.p - 1;
+	ci->top.p = L->top.p + LUA_MINSTACK;
+	ci->callstatus = CIST_C | 1;
+	ci->u.c.k = NULL;
+	L->ci = ci;
+	call->result = call->function(L, call->arg);
+	luai_charge(L, 0);	/* what it has only noted */
+	L->ci = ci->previous;
+}
+
+/* What luaD_pcall() does with an error; the frame that it left is the base. */
+static noinline int catch_error(lua_State *L, ptrdiff_t top, lu_byte allowhook, int status)
+{
+	L->ci = &L->base_ci;
+	L->allowhook = allowhook;
+	status = luaD_closeprotected(L, top, status);
+	luaD_seterrorobj(L, status, restorestack(L, top));
+	luaD_shrinkstack(L);
+	return status;
+}
+
+int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L, void *arg),
+		   void *arg, lua_CFunction handler, struct lunatikvm_result *result)
+{
+	struct call call = { .function = function, .arg = arg };
+	ptrdiff_t base = savestack(L, L->top.p);
+	lu_byte allowhook = L->allowhook;
+	int status;
+
+	lunatikvm_enter(L, instructions);
+	setfvalue(s2v(L->top.p), handler);
+	L->top.p++;
+	setfvalue(s2v(L->top.p), handler);	/* stands for @function in tracebacks */
+	L->top.p++;
+	L->errfunc = base;
+	status = luaD_rawrunprotected(L, call_frame, &call);
+	if (likely(status == LUA_OK)) {
+		L->top.p = restorestack(L, base);
+		result->value = call.result;
+	} else {
+		status = catch_error(L, base + sizeof(StackValue), allowhook, status);
+	}
+	L->errfunc = 0;
+	result->instructions = lunatikvm_leave(L);
+	return status;
+}
+
 u64 lunatikvm_used(lua_State *L)
 {
 	const struct lunatikvm *vm = &G(L)->vm;

@@ -47,6 +47,23 @@ void lunatikvm_init(lua_State *L, lunatikvm_pause pause, void *data);
 void lunatikvm_enter(lua_State *L, u64 instructions);
 u64 lunatikvm_leave(lua_State *L);
 
+/* What came of lunatikvm_call(). */
+struct lunatikvm_result {
+	int value;		/* what the function returned, if it did */
+	u64 instructions;	/* charged */
+};
+
+/*
+ * enter, lua_pcall() of a C function without its detours, leave: calls
+ * @function(@L, @arg) with an empty stack of LUA_MINSTACK slots. Nobody is
+ * inside the state.
+ *
+ * Return: LUA_OK with the stack as it was; or what lua_pcall() would, with the
+ * message that @handler made of the error on top, to be taken off.
+ */
+int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L, void *arg),
+		   void *arg, lua_CFunction handler, struct lunatikvm_result *result);
+
 /* Instructions charged since the state exists. */
 u64 lunatikvm_used(lua_State *L);
 

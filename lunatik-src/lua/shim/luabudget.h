@@ -72,6 +72,13 @@ void lunatikvm_spent(lua_State *L);
 extern u64 lunatikvm_secret;
 void lunatikvm_setsecret(void);
 
+/* a local variable that is filled before it is read, whatever the kernel clears */
+#if __has_attribute(uninitialized)
+#define LUAI_UNCLEARED		__attribute__((uninitialized))
+#else
+#define LUAI_UNCLEARED
+#endif
+
 /* what a C stack overflow leaves for its handlers */
 #define LUAI_STACKEXTRA		1024
 
