@@ -3,6 +3,10 @@
 
 ``cuts.yaml`` says what does not run there and why. It is applied line by line
 and by rule, so that line numbers stay and the report counts what was left out.
+
+    python tests/e2e/lua_suite/luasuite.py
+
+prints what runs and what is cut, by file and class.
 """
 
 from __future__ import annotations
@@ -156,3 +160,27 @@ def table(counts: Mapping[str, Counter[str]]) -> str:
     rows.append(f"{'total':16}" + "".join(f"{total[head]:>15}" for head in heads))
     rows.append(f"of those outside {', '.join(OUTSIDE)}: {share_run(total):.1%} run")
     return "\n".join(rows)
+
+
+def counts_of(suite: Path) -> dict[str, Counter[str]]:
+    """What runs and what is cut, of each file of the suite."""
+    plans = load_plans()
+    return {
+        path.name: count(path.read_text(encoding="latin-1"), plans.get(path.name, Plan()))
+        for path in sorted(suite.glob("*.lua"))
+    }
+
+
+def _main() -> None:
+    from lab import manifest
+    from lab.manifest import ROOT
+    from lab.sources.lua import fetch_lua
+    from lab.store import Store
+
+    version, spec = next(iter(manifest.read().lua.items()))
+    lua = fetch_lua(version, spec, lock=ROOT / "lab.lock", store=Store())
+    print(table(counts_of(lua.path / "testes")))
+
+
+if __name__ == "__main__":
+    _main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from luasuite import Plan, count, load_plans, prepare, share_run, table
+from luasuite import Plan, counts_of, load_plans, prepare, share_run, table
 
 from lab import manifest
 from lab.manifest import ROOT
@@ -85,10 +85,7 @@ def test_file_in_softirq(lua: Machine, kernel: KernelInfo, suite: Path, name: st
 
 
 def test_nine_tenths_of_what_can_run_do(suite: Path) -> None:
-    counts = {
-        path.name: count(path.read_text(encoding="latin-1"), PLANS.get(path.name, Plan()))
-        for path in sorted(suite.glob("*.lua"))
-    }
+    counts = counts_of(suite)
     print(table(counts))
     total = sum(counts.values(), start=type(next(iter(counts.values())))())
     assert share_run(total) >= SHARE, table(counts)

@@ -117,6 +117,11 @@ return (("a"):rep(64)):find(("a?"):rep(32) .. ("a"):rep(65))
 --- pattern_many_stars: budget
 return (("a"):rep(300)):find((".-"):rep(20) .. "b")
 
+--- pattern_one_long_item: budget
+local s = "x"
+for _ = 1, 20 do s = s .. s end
+return s:find("^x*$")
+
 --- pattern_nested_frontier: budget
 local s = ("a"):rep(20000)
 while true do s:find("%f[b]a*a*a*a*b") end
@@ -218,6 +223,9 @@ local i = 0
 while true do i = i + 1; t[i * 1000003] = i end
 
 -- Swallowing -----------------------------------------------------------------
+
+--- pcall_once: budget
+pcall(function() while true do end end)
 
 --- pcall_in_a_loop: budget
 while true do pcall(function() while true do end end) end

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The scripts of rogues.lua, and how each has to end."""
+"""The scripts of rogues.lua, and how each has to end.
+
+    python tests/e2e/rogue/rogues.py [RUN.json]
+
+prints all of them with how they must end, and how they did in a run
+(results/latest/run.json unless another is named).
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +119,35 @@ def read_rogues() -> tuple[Rogue, ...]:
             )
         )
     return tuple(rogues)
+
+
+def table(statuses: Mapping[str, str]) -> str:
+    """For people.
+
+    Args:
+        statuses: of tests, by the part of their id in brackets; "-" for others.
+    """
+    rows = [f"{'rogue':34} {'ends by':34} " + " ".join(f"{name:>8}" for name in CONTEXTS)]
+    for rogue in read_rogues():
+        ends = " / ".join(
+            dict.fromkeys("|".join(e or "fine" for e in rogue.ends[c]) for c in CONTEXTS)
+        )
+        verdicts = [statuses.get(f"{rogue.name}-{context}", "-") for context in CONTEXTS]
+        rows.append(f"{rogue.name:34} {ends:34} " + " ".join(f"{word:>8}" for word in verdicts))
+    good = sum(status == "passed" for status in statuses.values())
+    rows.append(f"{len(rows) - 1} rogues, {good} of {len(statuses)} tries ended as they must")
+    return "\n".join(rows)
+
+
+def _main(words: list[str]) -> None:
+    from lab.manifest import ROOT
+    from lab.results.merge import load_run
+
+    file = Path(words[0]) if words else ROOT / "results" / "latest" / "run.json"
+    tests = load_run(file).tests if file.exists() else ()
+    mine = [test for test in tests if "test_rogue.py::test_rogue[" in test.id]
+    print(table({test.id.partition("[")[2].rstrip("]"): test.status for test in mine}))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

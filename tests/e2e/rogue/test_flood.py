@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A hook that never breaks its budget, and yet would take the machine.
+
+It spends most of its budget on each packet of a flood. Its share of the CPU
+over time is what stops it: beyond that the hook does what it declared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_rogue import Answers
+
+from lab.testing.fixtures import KernelInfo
+from lab.vm.machine import Machine
+
+FLOOD = Path(__file__).with_name("flood.py")
+SECONDS = 8
+
+#: What a softirq runtime may use unless somebody says otherwise, in per cent.
+SHARE = 25
+
+#: A second's worth may be saved up, and spent at once.
+SAVED = 1.0
+
+SCRIPT = """
+local netfilter, nf = require("netfilter"), require("linux.nf")
+netfilter.register{
+	hook = function()
+		for i = 1, %d do end
+		return nf.action.ACCEPT
+	end,
+	pf = nf.proto.IPV4, hooknum = nf.inet.LOCAL_IN, priority = nf.ip.pri.FILTER,
+	fallback = "%s",
+}
+"""
+
+#: Turns of the loop: each is charged two instructions, the budget is 200000.
+TURNS = 90_000
+
+STATE = """
+local linux = require("linux")
+for _, each in ipairs(require("lunatik").status()) do
+	if each.name == "flooded" then
+		return each.state, each.time, each.entries, each.throttled, each.errors, linux.time()
+	end
+end
+"""
+
+
+def state(machine: Machine) -> tuple[str, list[int]]:
+    """The runtime's state, and its figures: time, entries, throttled, errors, now."""
+    word, *figures = machine.lua(STATE).split()
+    return word, [int(figure) for figure in figures]
+
+
+@pytest.mark.slow
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("fallback", ["open", "closed"])
+def test_flood(machine: Machine, kernel: KernelInfo, fallback: str) -> None:
+    machine.copy_to((SCRIPT % (TURNS, fallback)).encode(), "/lib/modules/lua/flooded.lua")
+    machine.copy_to(FLOOD, "/tmp/flood.py")
+    machine.succeed("lunatik run flooded softirq")
+
+    _, before = state(machine)
+    answers = Answers(machine)
+    with answers.watched():
+        flood = machine.succeed(f"python3 /tmp/flood.py {SECONDS}", timeout=90)
+    standing, after = state(machine)
+
+    spent, entries, throttled, errors, passed = (b - a for a, b in zip(before, after, strict=True))
+    sent, received = map(int, flood.split())
+    share = 100 * spent / (passed + SAVED * 1e9)
+    print(
+        f"{sent} sent, {received} received, {entries} entries, {throttled} refused, {share:.1f} %"
+    )
+    assert standing == "running"
+    assert errors == 0
+    assert entries > 0
+    assert throttled > entries / 4, "the flood was none"
+    assert share < SHARE * 1.1
+    assert answers.slowest < kernel.patience
+    if fallback == "open":
+        assert received > entries
+    else:
+        assert received <= entries

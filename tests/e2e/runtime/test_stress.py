@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many at once, and many times over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.testing.fixtures import KernelInfo
+from lab.vm.machine import Machine
+
+STRESS = Path(__file__).with_name("stress.py")
+SECONDS = 60
+LOADS = 500
+
+MEMBER = """
+local rcu, data = require("rcu"), require("data")
+local mine = data.new(32)
+return function(box, queue)
+	box.mine, box.count = mine, (box.count or 0) + 1
+	pcall(queue.push, queue, "x")
+	rcu.map(box, function(key, value) mine:setint32(0, #key) end)
+	return box, queue
+end
+"""
+
+WORKER = """
+local linux, thread = require("linux"), require("thread")
+return function() while not thread.shouldstop() do linux.schedule(1) end end
+"""
+
+
+def fight(machine: Machine, *, patience: float) -> None:
+    """Run the stress, and see that nothing is left."""
+    machine.copy_to(MEMBER.encode(), "/lib/modules/lua/member.lua")
+    machine.copy_to(WORKER.encode(), "/lib/modules/lua/worker.lua")
+    machine.copy_to(STRESS, "/tmp/stress.py")
+    done = machine.execute(f"python3 /tmp/stress.py {SECONDS}", timeout=SECONDS + 60 * patience)
+    print(done.stdout)
+    assert done.status == 0, done.stderr
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+    machine.succeed("lunatik unload", "lunatik load")
+    assert machine.lua("1 + 1") == "2"
+
+
+@pytest.mark.slow
+@pytest.mark.limit(240)
+def test_four_at_once(machine: Machine, kernel: KernelInfo) -> None:
+    fight(machine, patience=kernel.patience)
+
+
+@pytest.mark.slow
+@pytest.mark.limit(240)
+@pytest.mark.machine(cpus=2)
+def test_four_at_once_on_two_processors(machine: Machine, kernel: KernelInfo) -> None:
+    fight(machine, patience=kernel.patience)
+
+
+@pytest.mark.slow
+@pytest.mark.limit(240)
+def test_five_hundred_loads(machine: Machine) -> None:
+    """Each with a runtime in between, so that there is something to take down."""
+    machine.succeed(
+        "lunatik unload",
+        f"for turn in $(seq {LOADS}); do modprobe lunatik || exit 1; "
+        "[ $((turn % 10)) -gt 0 ] || lunatik -e 'return 1' > /dev/null || exit 1; "
+        "for try in 1 2 3 4 5 6 7 8 9; do rmmod lunatik 2> /dev/null && break; sleep 0.05; done; "
+        "! test -d /sys/module/lunatik || exit 2; done",
+        timeout=200,
+    )
+    machine.succeed("lunatik load")
+    assert machine.lua("1 + 1") == "2"
