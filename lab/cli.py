@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from lab import __version__, status
-from lab.commands import cell, doctor, gc, image, kernel, machines, modules, replay, test
+from lab.commands import cell, doctor, gc, image, kernel, kselftest, machines, modules, replay, test
 from lab.errors import LabError
 
-COMMANDS = (test, kernel, modules, image, machines, cell, replay, doctor, gc)
+COMMANDS = (test, kselftest, kernel, modules, image, machines, cell, replay, doctor, gc)
 """In the order in which --help lists them."""
 
 

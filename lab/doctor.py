@@ -31,8 +31,8 @@ MEMORY_NEEDED = 2 * GIB
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
-ASKED_ONLY = ("lint",)
-"""Features that only developers of the lab need: missed only where asked for."""
+ASKED_ONLY = ("lint", "kselftest")
+"""Features that few need: missed only where asked for."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ PACKAGES = (
     Package("vde2", "vm", "is the switch of a LAN", ("vde_switch",)),
     Package("acpica-tools", "vm", "compiles the ACPI tables of frequency tests", ("iasl",)),
     Package("openssh-client", "vm", "lab ssh", ("ssh",)),
+    Package("libmnl-dev", "kselftest", "the kernel's netfilter selftests speak netlink"),
+    Package("libcap-dev", "kselftest", "the kernel's BPF and capability selftests"),
     Package("bpftool", "debug", "looks into BTF of kernels and modules", ("bpftool",)),
     Package("gdb", "debug", "lab up --gdb", ("gdb",), optional=True),
     Package("sparse", "lint", "checks kernel C", ("sparse",)),

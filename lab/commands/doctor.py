@@ -24,7 +24,7 @@ def doctor(
     ] = False,
     features: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="FEATURE", help="Also what developers need: lint."),
+        typer.Option("--for", metavar="FEATURE", help="Also what few need: lint, kselftest."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -89,7 +89,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
         words=words,
         provider=_one_of("provider", provider, ("qemu", "vagrant")),
         accel=_one_of("accelerator", accel, ("auto", "tcg", "kvm")),
-        workers=_workers(workers),
+        workers=workers_of(workers),
         shards=shards,
         shared=shared,
     )
@@ -107,21 +107,23 @@ def test(  # noqa: PLR0917 - typer calls it by name
     home = (results or root / "results").absolute()
     directory = new_run(home)
     cells = plan(built, way, run=directory.name, times=earlier_times(home))
-    files = [_save(cell, directory) for cell in cells]
+    files = [save_cell(cell, directory) for cell in cells]
     if plan_only:
         for file in files:
             print(file)
         return
-    raise typer.Exit(_run(files, directory, began=began))
+    raise typer.Exit(run_cells(files, directory, began=began))
 
 
-def _save(cell: Cell, directory: Path) -> Path:
+def save_cell(cell: Cell, directory: Path) -> Path:
+    """Write a cell where its results will land."""
     path = directory / "cells" / cell.name / "cell.json"
     cell.save(path)
     return path
 
 
-def _run(files: list[Path], directory: Path, *, began: float) -> int:
+def run_cells(files: list[Path], directory: Path, *, began: float) -> int:
+    """Run cells one after the other and merge their results; the exit status."""
     from lab.progress import note
     from lab.results.merge import merge
     from lab.results.record import summary
@@ -144,7 +146,8 @@ def _run(files: list[Path], directory: Path, *, began: float) -> int:
     return run.exit
 
 
-def _workers(text: str) -> int:
+def workers_of(text: str) -> int:
+    """The number of workers that `-n` asks for."""
     import os
 
     from lab.errors import UserError

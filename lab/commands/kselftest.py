@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""lab kselftest: the kernel's own selftests, each program in a pristine machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lab.commands.options import Config, Llvm, Modules, Patches, chosen
+
+TESTS = "tests/kselftest"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "kselftest",
+        # Whatever is not ours is pytest's.
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(kselftest)
+
+
+def kselftest(  # noqa: PLR0917 - typer calls it by name
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET[,TARGET]", help="Such as net/netfilter.")
+    ],
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|PATH|all", help="As for `lab test`; may be repeated."),
+    ] = None,
+    flavour: Annotated[
+        str, typer.Option(metavar="default|debug|all", help="In lab.yaml.")
+    ] = "default",
+    patches: Patches = None,
+    config: Config = None,
+    module: Modules = None,
+    llvm: Llvm = False,
+    before: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Run in the guest before each program.")
+    ] = "",
+    limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For each program, instead of the kernel's own."),
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("-n", metavar="N|auto", help="Programs run at once in a cell.")
+    ] = "auto",
+) -> None:
+    """Run the kernel's selftests; each program is a test of the report.
+
+    Words that are not the lab's go to pytest: `lab kselftest net/netfilter -k nft_nat`.
+    """
+    import time
+
+    from lab import manifest
+    from lab.commands.test import run_cells, save_cell, workers_of
+    from lab.kernel.kselftest import build_selftests
+    from lab.kernel.recipe import make_recipe
+    from lab.results.merge import new_run
+    from lab.store import Store
+    from lab.testing import stages
+    from lab.testing.planning import Way, earlier_times, plan
+    from lab.testing.rig import checkout
+    from lab.testing.words import Words
+
+    began = time.time()
+    lab, store = manifest.read(), Store()
+    kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
+    selftests = {
+        name: build_selftests(
+            make_recipe(lab, name, store=store, patches=chosen(patches), llvm=llvm),
+            target.split(","),
+            store=store,
+        )
+        for name in kernels
+    }
+    wanted = stages.Wanted(
+        kernels=kernels,
+        flavours=flavours,
+        patches=chosen(patches),
+        config=config,
+        modules=tuple(module or ()),
+        llvm=llvm,
+    )
+    options = [*context.args, "--kselftest-before", before]
+    if limit is not None:
+        options += ["--kselftest-limit", str(limit)]
+    way = Way(
+        words=Words(options=tuple(options), tests=(TESTS,)),
+        workers=workers_of(workers),
+        shared=False,
+    )
+    home = checkout() / "results"
+    built = stages.build(lab, wanted, store)
+    directory = new_run(home)
+    cells = plan(built, way, run=directory.name, times=earlier_times(home))
+    files = []
+    for stage, cell in zip(built, cells, strict=True):
+        key = selftests[_asked(kernels, stage.kernel.name)].key
+        options = [*cell.options, "--kselftest", key]
+        files.append(save_cell(cell.model_copy(update={"options": tuple(options)}), directory))
+    raise typer.Exit(run_cells(files, directory, began=began))
+
+
+def _asked(kernels: tuple[str, ...], name: str) -> str:
+    """The word that asked for a kernel: a tree of the user's own goes by its last part."""
+    return next(word for word in kernels if word == name or word.rstrip("/").endswith(name))
