@@ -29,7 +29,7 @@ from lab.progress import progress
 TIME_LIMIT = 900.0
 """Seconds for one test; a mutation that makes it hang is not killed by it."""
 
-KILLER = re.compile(r"^Killed-by: *(\S+)$", re.MULTILINE)
+KILLER = re.compile(r"^Killed-by: *(\S.*?) *$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
