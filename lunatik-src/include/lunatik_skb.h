@@ -9,9 +9,11 @@
 #ifndef LUNATIK_SKB_H
 #define LUNATIK_SKB_H
 
+#include <linux/skbuff.h>
+
 #include "lunatik.h"
 
-struct sk_buff;
+struct nf_hook_state;
 
 /**
  * struct lunatik_packet - a hook's packet object, in its runtime
@@ -28,12 +30,47 @@ struct lunatik_packet {
 /* Make the object. In the body of a script; may raise errors. */
 void lunatik_packet_new(lua_State *L, struct lunatik_packet *packet);
 
+/**
+ * struct lunatik_lending - a packet, for the length of one callback
+ * @skb: the packet; the hook's
+ * @state: where it is met
+ * @readonly: the script may not change it; set it before lending
+ *
+ * The rest is what the script asks for meanwhile. On the stack of the hook.
+ */
+struct lunatik_lending {
+	struct sk_buff *skb;
+	const struct nf_hook_state *state;
+	bool readonly;
+	/* private: */
+	bool reset;
+	int unreachable;
+	struct sk_buff_head frames;
+	struct sk_buff_head replies;
+};
+
+void lunatik_lending_init(struct lunatik_lending *lending, struct sk_buff *skb,
+			  const struct nf_hook_state *state);
+
 /*
- * Push the object, open for @skb; and close it again. Inside lunatik_run(),
+ * Push the object, open for a packet; and close it again. Inside lunatik_run(),
  * before and after the script is called; the latter also after errors, and
  * outside of the handler only as long as the state is known to live.
  */
-void lunatik_packet_lend(lua_State *L, struct lunatik_packet *packet, struct sk_buff *skb);
+void lunatik_packet_lend(lua_State *L, struct lunatik_packet *packet,
+			 struct lunatik_lending *lending);
 void lunatik_packet_return(struct lunatik_packet *packet);
+
+/*
+ * After lunatik_run(), whatever it returned, and while the packet is still the
+ * hook's: send what the script asked for.
+ */
+void lunatik_lending_send(struct lunatik_lending *lending);
+
+/*
+ * Is the packet that a hook is called with one that a script sends just now?
+ * Then let it pass: a script that answers all packets would never end.
+ */
+bool lunatik_packet_sending(void);
 
 #endif /* LUNATIK_SKB_H */

@@ -20,6 +20,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
 #include <net/net_namespace.h>
+#include <net/netfilter/nf_conntrack.h>
 
 #include "lunatik_skb.h"
 
@@ -34,6 +35,7 @@ struct nf_lua_hook {
 	struct list_head node;		/* in hooks, guarded by hooks_mutex */
 	int callback;			/* reference, fixed */
 	bool marked;			/* only packets with this mark; fixed */
+	bool tracked;			/* wants connections tracked; fixed */
 	u32 mark;
 	unsigned int fallback;		/* NF_ACCEPT or NF_DROP; fixed */
 };
@@ -44,7 +46,7 @@ static DEFINE_MUTEX(hooks_mutex);
 
 struct verdict_request {
 	struct nf_lua_hook *hook;
-	struct sk_buff *skb;
+	struct lunatik_lending lending;
 };
 
 /* What nf_hook_slow() does not know leaks the packet, so it never gets it. */
@@ -68,14 +70,14 @@ static int verdict_ask(lua_State *L, void *arg)
 	lua_Integer verdict;
 
 	lunatik_pushref(L, hook->callback);
-	lunatik_packet_lend(L, &hook->packet, request->skb);
+	lunatik_packet_lend(L, &hook->packet, &request->lending);
 	lua_call(L, 1, 2);
 
 	if (!lua_isinteger(L, -2) || !verdict_known(lua_tointeger(L, -2)))
 		luaL_error(L, "netfilter hook returned no verdict (ACCEPT, DROP or QUEUE)");
 	verdict = lua_tointeger(L, -2);
 	if (!lua_isnil(L, -1))
-		request->skb->mark = lunatik_checkrange(L, -1, 0, U32_MAX);
+		request->lending.skb->mark = lunatik_checkrange(L, -1, 0, U32_MAX);
 	/* A verdict has 32 bits, and lunatik_run() errors below 0. */
 	return (int)(verdict & NF_VERDICT_MASK) | (int)((verdict >> 16) & 0x7fff) << 16;
 }
@@ -91,15 +93,14 @@ static unsigned int nf_lua_hook(void *priv, struct sk_buff *skb,
 				const struct nf_hook_state *state)
 {
 	struct nf_lua_hook *hook = priv;
-	struct verdict_request request = {
-		.hook = hook,
-		.skb = skb,
-	};
+	struct verdict_request request = { .hook = hook };
 	int verdict;
 
-	if (hook->marked && skb->mark != hook->mark)
+	if ((hook->marked && skb->mark != hook->mark) || lunatik_packet_sending())
 		return NF_ACCEPT;
+	lunatik_lending_init(&request.lending, skb, state);
 	verdict = lunatik_run_finally(hook->hook.runtime, verdict_ask, verdict_done, &request);
+	lunatik_lending_send(&request.lending);
 	if (verdict >= 0)
 		return verdict;
 	/* Another CPU's hook, or the script's own packet, is no failure. */
@@ -115,6 +116,8 @@ static void hook_leave(struct nf_lua_hook *hook)
 	if (!hook->net)
 		return;
 	nf_unregister_net_hook(hook->net, &hook->ops);
+	if (hook->tracked)
+		nf_ct_netns_put(hook->net, NFPROTO_INET);
 	list_del(&hook->node);
 	hook->net = NULL;
 }
@@ -147,11 +150,19 @@ static int hook_enter(struct nf_lua_hook *hook, struct net *net)
 	int ret;
 
 	mutex_lock(&hooks_mutex);
+	if (hook->tracked) {
+		ret = nf_ct_netns_get(net, NFPROTO_INET);
+		if (ret)
+			goto out;
+	}
 	ret = nf_register_net_hook(net, &hook->ops);
 	if (!ret) {
 		hook->net = net;
 		list_add(&hook->node, &hooks);
+	} else if (hook->tracked) {
+		nf_ct_netns_put(net, NFPROTO_INET);
 	}
+out:
 	mutex_unlock(&hooks_mutex);
 	return ret;
 }
@@ -215,13 +226,37 @@ static const char *hook_device(lua_State *L, int table)
 	return name;
 }
 
+/* The last position of a family: the kernel WARNs about any other. */
+static int hook_last(lua_State *L, u8 pf)
+{
+	switch (pf) {
+	case NFPROTO_INET:
+		return NF_INET_INGRESS;
+	case NFPROTO_IPV4:
+	case NFPROTO_IPV6:
+		return NF_INET_POST_ROUTING;
+	case NFPROTO_ARP:
+		return NF_ARP_FORWARD;
+	case NFPROTO_BRIDGE:
+		return NF_BR_POST_ROUTING;
+	case NFPROTO_NETDEV:
+		return NF_NETDEV_EGRESS;
+	default:
+		return luaL_error(L, "bad field 'pf' (no family with hooks)");
+	}
+}
+
 static void hook_read(lua_State *L, int table, struct nf_lua_hook *hook)
 {
 	hook->ops.pf = lunatik_fieldrange(L, table, "pf", 0, NFPROTO_NUMPROTO - 1);
-	hook->ops.hooknum = lunatik_fieldrange(L, table, "hooknum", 0, NF_MAX_HOOKS - 1);
+	hook->ops.hooknum = lunatik_fieldrange(L, table, "hooknum", 0,
+					       hook_last(L, hook->ops.pf));
 	hook->ops.priority = lunatik_optfieldrange(L, table, "priority", 0, INT_MIN, INT_MAX);
 	hook->ops.hook = nf_lua_hook;
 	hook->fallback = hook_fallback(L, table);
+	lua_getfield(L, table, "conntrack");
+	hook->tracked = lua_toboolean(L, -1);
+	lua_pop(L, 1);
 	if (lua_getfield(L, table, "mark") != LUA_TNIL) {
 		hook->marked = true;
 		hook->mark = lunatik_fieldrange(L, table, "mark", 0, U32_MAX);
@@ -229,7 +264,10 @@ static void hook_read(lua_State *L, int table, struct nf_lua_hook *hook)
 	lua_pop(L, 1);
 }
 
-/* netfilter.register{hook =, pf =, hooknum =, priority =, mark =, dev =, fallback =} */
+/*
+ * netfilter.register{hook =, pf =, hooknum =, priority =, mark =, dev =, fallback =,
+ * conntrack =}
+ */
 static int netfilter_register(lua_State *L)
 {
 	struct nf_lua_hook checked = {};

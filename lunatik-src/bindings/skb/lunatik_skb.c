@@ -7,14 +7,22 @@
  * So nothing here keeps a pointer into it: bytes are copied out from wherever
  * they are, and each write first makes the part that it touches linear and
  * private. A copy (skb:copy()) belongs to the script, until it is collected.
+ *
+ * What a script sends while it has a packet (forward(), reply(), reset(),
+ * unreachable()) is kept with the packet's lending and goes out when nobody is
+ * inside the runtime any more: so no lock of the network is taken under the
+ * runtime's.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bottom_half.h>
 #include <linux/if_vlan.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/kref.h>
 #include <linux/netdevice.h>
+#include <linux/netfilter.h>
+#include <linux/percpu.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/tcp.h>
@@ -22,13 +30,21 @@
 #include <net/checksum.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
+#include <net/ip6_route.h>
+#include <net/netfilter/ipv4/nf_reject.h>
+#include <net/netfilter/ipv6/nf_reject.h>
 #include <net/netfilter/nf_conntrack.h>
+#include <net/netfilter/nf_conntrack_acct.h>
+#include <net/route.h>
 
 #include "lunatik_data.h"
 #include "lunatik_skb.h"
 
 /* Largest packet that resize() makes: what fits the IPv4 length field. */
 #define PACKET_MAX	65535
+
+/* Most packets that a script sends while it has one. */
+#define SENDINGS_MAX	64
 
 enum window_base {
 	WINDOW_NET,
@@ -42,12 +58,15 @@ struct copy {
 	struct sk_buff *skb;
 };
 
+struct packet;
+
 /*
  * What a view lends. Two of them come with a hook's packet, and are opened for
  * each callback; each view of a copy has its own and holds the copy.
  */
 struct window {
 	struct lunatik_view view;
+	struct packet *packet;		/* of a hook; NULL for a copy's view */
 	struct sk_buff **skb;
 	enum window_base base;
 	struct lunatik_object *object;	/* of a hook's packet */
@@ -61,6 +80,7 @@ struct window {
  */
 struct packet {
 	struct sk_buff *skb;
+	struct lunatik_lending *lending;	/* NULL for a copy */
 	struct copy *copy;			/* NULL for a hook's packet */
 	struct window windows[WINDOW_BASES];	/* of a hook's packet */
 };
@@ -109,8 +129,11 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 	const struct window *window = lent;
 	struct sk_buff *skb = *window->skb;
 	int start = base_offset(skb, window->base) + (int)offset;
-	int ret = skb_ensure_writable(skb, max(start + (int)length, 0));
+	int ret;
 
+	if (window->packet && window->packet->lending->readonly)
+		return -EROFS;
+	ret = skb_ensure_writable(skb, max(start + (int)length, 0));
 	if (ret)
 		return ret;
 	memcpy(skb->data + start, from, length);
@@ -152,6 +175,16 @@ static struct packet *packet_check(lua_State *L)
 	if (!packet->skb)
 		luaL_error(L, "skb is closed");
 	return packet;
+}
+
+/* The packet, to be changed. */
+static struct sk_buff *packet_writable(lua_State *L)
+{
+	struct packet *packet = packet_check(L);
+
+	if (packet->lending && packet->lending->readonly)
+		luaL_error(L, "read only");
+	return packet->skb;
 }
 
 static int packet_length(lua_State *L)
@@ -225,7 +258,7 @@ static int packet_data(lua_State *L)
 /* Longer by zero bytes, or shorter, at the end; headers stay as they are. */
 static int packet_resize(lua_State *L)
 {
-	struct sk_buff *skb = packet_check(L)->skb;
+	struct sk_buff *skb = packet_writable(L);
 	unsigned int length = lunatik_checkrange(L, 2, 0, PACKET_MAX);
 	unsigned int more;
 
@@ -347,7 +380,7 @@ static int transport_checksum(struct sk_buff *skb, const struct transport *trans
 /* After a rewrite: IPv4 header, TCP and UDP sums made right. */
 static int packet_checksum(lua_State *L)
 {
-	struct sk_buff *skb = packet_check(L)->skb;
+	struct sk_buff *skb = packet_writable(L);
 	struct transport transport = {};
 	int ret;
 
@@ -367,19 +400,178 @@ static int packet_checksum(lua_State *L)
 	return 0;
 }
 
+/* ---- sending ------------------------------------------------------------ */
+
+/* Refuse what the lending has no room for. */
+static void sending_check(lua_State *L, const struct lunatik_lending *lending)
+{
+	if (skb_queue_len(&lending->frames) + skb_queue_len(&lending->replies) >= SENDINGS_MAX)
+		lunatik_throw(L, ENOBUFS);
+}
+
 /* Send a copy out of the packet's own device, link header included. */
 static int packet_forward(lua_State *L)
 {
-	struct sk_buff *skb = packet_check(L)->skb;
+	struct packet *packet = packet_check(L);
+	struct sk_buff *skb = packet->skb;
 	struct sk_buff *copy;
 
 	if (!skb->dev || !skb_mac_header_was_set(skb))
 		lunatik_throw(L, EINVAL);
+	if (packet->lending)
+		sending_check(L, packet->lending);
+	lunatik_charge(L, skb->len / 32);
 	copy = skb_copy(skb, lunatik_gfp(L));
 	if (!copy)
 		lunatik_throw(L, ENOMEM);
 	skb_push(copy, -skb_mac_offset(copy));
-	dev_queue_xmit(copy);
+	if (packet->lending)
+		__skb_queue_tail(&packet->lending->frames, copy);
+	else
+		dev_queue_xmit(copy);
+	return 0;
+}
+
+/*
+ * Whom to answer: a packet of IP at a hook of IP where routes are known, or
+ * can be looked up, so not after routing is done.
+ */
+static struct packet *answerable_check(lua_State *L)
+{
+	struct packet *packet = packet_check(L);
+	const struct lunatik_lending *lending = packet->lending;
+	u8 pf = lending ? lending->state->pf : NFPROTO_UNSPEC;
+
+	if ((pf != NFPROTO_IPV4 && pf != NFPROTO_IPV6) ||
+	    lending->state->hook == NF_INET_POST_ROUTING)
+		lunatik_throw(L, EOPNOTSUPP);
+	return packet;
+}
+
+/* Answer a TCP segment with a reset. */
+static int packet_reset(lua_State *L)
+{
+	answerable_check(L)->lending->reset = true;
+	return 0;
+}
+
+/* Answer with ICMP's destination unreachable; the code is "port" if not given. */
+static int packet_unreachable(lua_State *L)
+{
+	struct lunatik_lending *lending = answerable_check(L)->lending;
+	int port = lending->state->pf == NFPROTO_IPV4 ? ICMP_PORT_UNREACH :
+							ICMPV6_PORT_UNREACH;
+
+	lending->unreachable = lunatik_optrange(L, 2, port, 0, 15);
+	return 0;
+}
+
+/* Where a datagram came from and went to. */
+struct datagram {
+	const struct iphdr *ip;
+	const struct ipv6hdr *ip6;
+	struct udphdr udp;
+};
+
+static int datagram_read(const struct sk_buff *skb, u8 pf, struct datagram *datagram)
+{
+	int offset = skb_network_offset(skb);
+	__be16 fragment = 0;
+	u8 protocol;
+
+	if (pf == NFPROTO_IPV4) {
+		datagram->ip = ip_hdr(skb);
+		protocol = ip_is_fragment(datagram->ip) ? 0 : datagram->ip->protocol;
+		offset += datagram->ip->ihl * 4;
+	} else {
+		datagram->ip6 = ipv6_hdr(skb);
+		protocol = datagram->ip6->nexthdr;
+		offset = ipv6_skip_exthdr(skb, offset + sizeof(*datagram->ip6), &protocol,
+					  &fragment);
+	}
+	if (offset < 0 || protocol != IPPROTO_UDP || fragment)
+		return -EPROTONOSUPPORT;
+	return skb_copy_bits(skb, offset, &datagram->udp, sizeof(datagram->udp));
+}
+
+static void reply_udp(struct sk_buff *reply, const struct datagram *datagram)
+{
+	struct udphdr *udp = skb_push(reply, sizeof(*udp));
+
+	skb_reset_transport_header(reply);
+	udp->source = datagram->udp.dest;
+	udp->dest = datagram->udp.source;
+	udp->len = htons(reply->len);
+	udp->check = 0;
+}
+
+static void reply_ipv4(struct sk_buff *reply, const struct datagram *datagram)
+{
+	unsigned int length = reply->len;
+	struct iphdr *ip = skb_push(reply, sizeof(*ip));
+
+	skb_reset_network_header(reply);
+	memset(ip, 0, sizeof(*ip));
+	ip->version = 4;
+	ip->ihl = sizeof(*ip) / 4;
+	ip->protocol = IPPROTO_UDP;
+	ip->ttl = IPDEFTTL;
+	ip->saddr = datagram->ip->daddr;
+	ip->daddr = datagram->ip->saddr;
+	udp_hdr(reply)->check = csum_tcpudp_magic(ip->saddr, ip->daddr, length, IPPROTO_UDP,
+						  csum_partial(udp_hdr(reply), length, 0));
+	reply->protocol = htons(ETH_P_IP);
+}
+
+static void reply_ipv6(struct sk_buff *reply, const struct datagram *datagram)
+{
+	unsigned int length = reply->len;
+	struct ipv6hdr *ip = skb_push(reply, sizeof(*ip));
+
+	skb_reset_network_header(reply);
+	memset(ip, 0, sizeof(*ip));
+	ip->version = 6;
+	ip->nexthdr = IPPROTO_UDP;
+	ip->hop_limit = IPDEFTTL;
+	ip->payload_len = htons(length);
+	ip->saddr = datagram->ip6->daddr;
+	ip->daddr = datagram->ip6->saddr;
+	udp_hdr(reply)->check = csum_ipv6_magic(&ip->saddr, &ip->daddr, length, IPPROTO_UDP,
+						csum_partial(udp_hdr(reply), length, 0));
+	reply->protocol = htons(ETH_P_IPV6);
+}
+
+/* Answer a UDP datagram with another, whose payload the script gives. */
+static int packet_reply(lua_State *L)
+{
+	struct packet *packet = answerable_check(L);
+	struct lunatik_lending *lending = packet->lending;
+	unsigned int headers = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
+	struct datagram datagram = {};
+	struct sk_buff *reply;
+	const char *payload;
+	size_t length;
+
+	payload = luaL_checklstring(L, 2, &length);
+	if (length > PACKET_MAX - headers)
+		lunatik_throw(L, EMSGSIZE);
+	sending_check(L, lending);
+	lunatik_try(L, datagram_read(packet->skb, lending->state->pf, &datagram));
+	lunatik_charge(L, length / 16);
+
+	reply = alloc_skb(LL_MAX_HEADER + headers + length, GFP_ATOMIC | __GFP_NOWARN);
+	if (!reply)
+		lunatik_throw(L, ENOMEM);
+	__skb_queue_tail(&lending->replies, reply);
+	skb_reserve(reply, LL_MAX_HEADER + headers);
+	skb_put_data(reply, payload, length);
+	reply_udp(reply, &datagram);
+	if (datagram.ip)
+		reply_ipv4(reply, &datagram);
+	else
+		reply_ipv6(reply, &datagram);
+	if (!udp_hdr(reply)->check)
+		udp_hdr(reply)->check = CSUM_MANGLED_0;
 	return 0;
 }
 
@@ -416,6 +608,83 @@ static int packet_connmark(lua_State *L)
 	return 1;
 }
 
+static int packet_mark(lua_State *L)
+{
+	struct packet *packet = packet_check(L);
+
+	if (!lua_isnoneornil(L, 2))
+		packet->skb->mark = lunatik_checkrange(L, 2, 0, U32_MAX);
+	lua_pushinteger(L, packet->skb->mark);
+	return 1;
+}
+
+/* conntrack() -> id, info, status: the connection of the packet; nil if it has none */
+static int packet_conntrack(lua_State *L)
+{
+	enum ip_conntrack_info info;
+	const struct nf_conn *ct = nf_ct_get(packet_check(L)->skb, &info);
+
+	if (!ct) {
+		lua_pushnil(L);
+		return 1;
+	}
+	lua_pushinteger(L, ntohl((__force __be32)nf_ct_get_id(ct)));
+	lua_pushinteger(L, info);
+	lua_pushinteger(L, READ_ONCE(ct->status));
+	return 3;
+}
+
+/* traffic() -> packets, bytes, and those of replies; nil if nobody counts */
+static int packet_traffic(lua_State *L)
+{
+	enum ip_conntrack_info info;
+	struct nf_conn *ct = nf_ct_get(packet_check(L)->skb, &info);
+	const struct nf_conn_acct *acct = ct ? nf_conn_acct_find(ct) : NULL;
+	int i;
+
+	if (!acct) {
+		lua_pushnil(L);
+		return 1;
+	}
+	for (i = 0; i < IP_CT_DIR_MAX; i++) {
+		lua_pushinteger(L, atomic64_read(&acct->counter[i].packets));
+		lua_pushinteger(L, atomic64_read(&acct->counter[i].bytes));
+	}
+	return 2 * IP_CT_DIR_MAX;
+}
+
+/*
+ * tuple(["original"|"reply"]) -> source, destination, protocol, port, port: a
+ * direction of the connection, as it was before, or will be after, translation
+ */
+static int packet_tuple(lua_State *L)
+{
+	static const char *const directions[] = {
+		[IP_CT_DIR_ORIGINAL] = "original",
+		[IP_CT_DIR_REPLY] = "reply",
+		NULL
+	};
+	struct sk_buff *skb = packet_check(L)->skb;
+	int direction = luaL_checkoption(L, 2, "original", directions);
+	const struct nf_conntrack_tuple *tuple;
+	enum ip_conntrack_info info;
+	struct nf_conn *ct = nf_ct_get(skb, &info);
+	size_t size;
+
+	if (!ct) {
+		lua_pushnil(L);
+		return 1;
+	}
+	tuple = nf_ct_tuple(ct, direction);
+	size = nf_ct_l3num(ct) == NFPROTO_IPV4 ? sizeof(tuple->src.u3.ip) : sizeof(tuple->src.u3);
+	lua_pushlstring(L, (const char *)&tuple->src.u3, size);
+	lua_pushlstring(L, (const char *)&tuple->dst.u3, size);
+	lua_pushinteger(L, tuple->dst.protonum);
+	lua_pushinteger(L, ntohs(tuple->src.u.all));
+	lua_pushinteger(L, ntohs(tuple->dst.u.all));
+	return 5;
+}
+
 static void packet_release(void *private)
 {
 	struct packet *packet = private;
@@ -441,6 +710,13 @@ static const luaL_Reg packet_methods[] = {
 	{ "forward", packet_forward },
 	{ "copy", packet_copy },
 	{ "connmark", packet_connmark },
+	{ "mark", packet_mark },
+	{ "conntrack", packet_conntrack },
+	{ "traffic", packet_traffic },
+	{ "tuple", packet_tuple },
+	{ "reply", packet_reply },
+	{ "reset", packet_reset },
+	{ "unreachable", packet_unreachable },
 	{ NULL, NULL }
 };
 
@@ -462,6 +738,7 @@ void lunatik_packet_new(lua_State *L, struct lunatik_packet *lent)
 	for (i = 0; i < WINDOW_BASES; i++) {
 		struct window *window = &packet->windows[i];
 
+		window->packet = packet;
 		window->skb = &packet->skb;
 		window->base = i;
 		window->view.ops = &window_ops;
@@ -476,12 +753,27 @@ void lunatik_packet_new(lua_State *L, struct lunatik_packet *lent)
 }
 EXPORT_SYMBOL_GPL(lunatik_packet_new);
 
-void lunatik_packet_lend(lua_State *L, struct lunatik_packet *lent, struct sk_buff *skb)
+void lunatik_lending_init(struct lunatik_lending *lending, struct sk_buff *skb,
+			  const struct nf_hook_state *state)
+{
+	lending->skb = skb;
+	lending->state = state;
+	lending->readonly = false;
+	lending->reset = false;
+	lending->unreachable = -1;
+	__skb_queue_head_init(&lending->frames);
+	__skb_queue_head_init(&lending->replies);
+}
+EXPORT_SYMBOL_GPL(lunatik_lending_init);
+
+void lunatik_packet_lend(lua_State *L, struct lunatik_packet *lent,
+			 struct lunatik_lending *lending)
 {
 	struct packet *packet = lent->skb;
 
 	lunatik_pushref(L, lent->ref);
-	packet->skb = skb;
+	packet->lending = lending;
+	packet->skb = lending->skb;
 }
 EXPORT_SYMBOL_GPL(lunatik_packet_lend);
 
@@ -491,10 +783,132 @@ void lunatik_packet_return(struct lunatik_packet *lent)
 	int i;
 
 	packet->skb = NULL;
+	packet->lending = NULL;
 	for (i = 0; i < WINDOW_BASES; i++)
 		lunatik_attach(packet->windows[i].object, NULL);
 }
 EXPORT_SYMBOL_GPL(lunatik_packet_return);
+
+/* ---- what was asked for, sent with no lock held -------------------------- */
+
+/* Set, with bottom halves disabled, while this CPU sends for a script. */
+static DEFINE_PER_CPU(bool, sending);
+
+bool lunatik_packet_sending(void)
+{
+	return raw_cpu_read(sending) && softirq_count();
+}
+EXPORT_SYMBOL_GPL(lunatik_packet_sending);
+
+/* The address that it answers from need not be one of this machine's. */
+static void reply_send_ipv4(struct net *net, struct sk_buff *reply)
+{
+	struct flowi4 flow = {
+		.daddr = ip_hdr(reply)->daddr,
+		.saddr = ip_hdr(reply)->saddr,
+		.flowi4_proto = IPPROTO_UDP,
+		.flowi4_flags = FLOWI_FLAG_ANYSRC,
+		.flowi4_mark = reply->mark,
+	};
+	struct rtable *route = ip_route_output_key(net, &flow);
+
+	if (IS_ERR(route)) {
+		kfree_skb(reply);
+		return;
+	}
+	skb_dst_set(reply, &route->dst);
+	ip_local_out(net, NULL, reply);
+}
+
+static void reply_send_ipv6(struct net *net, struct sk_buff *reply)
+{
+#if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
+	struct flowi6 flow = {
+		.daddr = ipv6_hdr(reply)->daddr,
+		.saddr = ipv6_hdr(reply)->saddr,
+		.flowi6_proto = IPPROTO_UDP,
+		.flowi6_mark = reply->mark,
+	};
+	struct dst_entry *dst;
+
+	/* A link-local address says nothing without its link. */
+	if (ipv6_addr_type(&flow.daddr) & IPV6_ADDR_LINKLOCAL)
+		flow.flowi6_oif = reply->skb_iif;
+	dst = ip6_route_output(net, NULL, &flow);
+	if (!dst->error) {
+		skb_dst_set(reply, dst);
+		ip6_local_out(net, NULL, reply);
+		return;
+	}
+	dst_release(dst);
+#endif
+	kfree_skb(reply);
+}
+
+static void reply_send(const struct lunatik_lending *lending, struct sk_buff *reply)
+{
+	reply->mark = lending->skb->mark;
+	reply->skb_iif = lending->skb->skb_iif;
+	/* So that translated addresses are translated back. */
+	nf_ct_attach(reply, lending->skb);
+	if (lending->state->pf == NFPROTO_IPV4)
+		reply_send_ipv4(lending->state->net, reply);
+	else
+		reply_send_ipv6(lending->state->net, reply);
+}
+
+static void reset_send(const struct lunatik_lending *lending)
+{
+	const struct nf_hook_state *state = lending->state;
+
+	if (state->pf == NFPROTO_IPV4)
+		nf_send_reset(state->net, state->sk, lending->skb, state->hook);
+#if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
+	else
+		nf_send_reset6(state->net, state->sk, lending->skb, state->hook);
+#endif
+}
+
+static void unreachable_send(const struct lunatik_lending *lending)
+{
+	const struct nf_hook_state *state = lending->state;
+
+	if (state->pf == NFPROTO_IPV4)
+		nf_send_unreach(lending->skb, lending->unreachable, state->hook);
+#if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
+	else
+		nf_send_unreach6(state->net, lending->skb, lending->unreachable, state->hook);
+#endif
+}
+
+void lunatik_lending_send(struct lunatik_lending *lending)
+{
+	struct sk_buff *skb;
+	bool routed;
+
+	if (likely(!lending->reset && lending->unreachable < 0 &&
+		   skb_queue_empty(&lending->frames) && skb_queue_empty(&lending->replies)))
+		return;
+
+	local_bh_disable();
+	__this_cpu_write(sending, true);
+	while ((skb = __skb_dequeue(&lending->frames)))
+		dev_queue_xmit(skb);
+	while ((skb = __skb_dequeue(&lending->replies)))
+		reply_send(lending, skb);
+
+	/* Before routing these leave the way of the answer on the packet. */
+	routed = skb_dst(lending->skb);
+	if (lending->reset)
+		reset_send(lending);
+	if (lending->unreachable >= 0)
+		unreachable_send(lending);
+	if (!routed)
+		skb_dst_drop(lending->skb);
+	__this_cpu_write(sending, false);
+	local_bh_enable();
+}
+EXPORT_SYMBOL_GPL(lunatik_lending_send);
 
 static const struct lunatik_library skb_library = {
 	.name = "skb",
