@@ -79,6 +79,7 @@ PACKAGES = (
     Package("patch", "kernel", "applies patch series", ("patch",)),
     Package("git", "kernel", "git sources and ranges of commits", ("git",)),
     Package("ca-certificates", "kernel", "https sources"),
+    Package("libxtables-dev", "kernel", "guests' iptables learns of Lua", least="1.8"),
     Package("clang", "llvm", "--llvm, and BPF programs of the tests", ("clang",), least="14"),
     Package("lld", "llvm", "--llvm", ("ld.lld",), least="14"),
     Package("llvm", "llvm", "--llvm, and BPF objects of the tests", ("llvm-objcopy",), least="14"),
