@@ -1,0 +1,69 @@
+-- SPDX-License-Identifier: MIT
+-- Answers queries for blocked names, and all below them, with "no such name".
+--
+--	lunatik run examples/dns_block softirq
+--
+local netfilter = require("netfilter")
+local nf = require("linux.nf")
+local packet = require("packet")
+
+local BLOCKED <const> = {
+	["blocked.example"] = true,
+}
+
+local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
+local HEADER <const> = 12
+local NXDOMAIN <const> = 3
+
+-- The question's name in lower case, and where the question ends.
+local function question(payload)
+	local labels, at = {}, HEADER + 1
+	while true do
+		local length = payload:byte(at)
+		if not length or length > 63 then
+			return nil
+		elseif length == 0 then
+			break
+		end
+		labels[#labels + 1] = payload:sub(at + 1, at + length):lower()
+		at = at + length + 1
+	end
+	return labels, at + 4
+end
+
+local function blocked(labels)
+	local name
+	for i = #labels, 1, -1 do
+		name = name and labels[i] .. "." .. name or labels[i]
+		if BLOCKED[name] then
+			return true
+		end
+	end
+	return false
+end
+
+-- The query's own header and question, as an answer without records.
+local function refusal(payload, last)
+	local recursion = payload:byte(3) & 1
+	return payload:sub(1, 2) .. string.char(0x80 | recursion, 0x80 | NXDOMAIN) ..
+		"\0\1\0\0\0\0\0\0" .. payload:sub(HEADER + 1, last)
+end
+
+local function filter(skb)
+	local view = skb:data("net")
+	local start, _, port = packet.udp(view)
+	if port ~= 53 or #view < start + HEADER then
+		return ACCEPT
+	end
+	local payload = view:getstring(start)
+	local labels, last = question(payload)
+	if not labels or last > #payload or not blocked(labels) then
+		return ACCEPT
+	end
+	skb:reply(refusal(payload, last))
+	return DROP
+end
+
+for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_OUT} do
+	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place}
+end

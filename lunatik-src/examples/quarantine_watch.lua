@@ -1,0 +1,24 @@
+-- SPDX-License-Identifier: MIT
+-- Lists each interface that appears from now on, for examples/quarantine.
+--
+--	lunatik run examples/quarantine_watch
+--
+local linux = require("linux")
+local lunatik = require("lunatik")
+local notifier = require("notifier")
+local notify = require("linux.notify")
+local netdev = require("linux.netdev")
+local rcu = require("rcu")
+
+local quarantine = rcu.table()
+lunatik._ENV.quarantine = quarantine
+
+local watching = false		-- those that are there are told of first
+
+notifier.netdevice(function(event, name)
+	if watching and event == netdev.REGISTER then
+		quarantine[tostring(linux.ifindex(name))] = true
+	end
+	return notify.OK
+end)
+watching = true

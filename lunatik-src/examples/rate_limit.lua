@@ -1,0 +1,46 @@
+-- SPDX-License-Identifier: MIT
+-- Lets so many packets a second of each source be forwarded, and no more. The
+-- counters stand in a table that all CPUs and other scripts can see.
+--
+--	lunatik run examples/rate_limit softirq
+--	lunatik -e 'for_each = require("rcu").map
+--	            for_each(require("lunatik")._ENV.rates, function(k, v) print(#k, v & 0xfffff) end)'
+--
+local linux = require("linux")
+local lunatik = require("lunatik")
+local netfilter = require("netfilter")
+local nf = require("linux.nf")
+local packet = require("packet")
+local rcu = require("rcu")
+
+local LIMIT <const> = 20		-- packets a second, and as many at once
+local COUNT <const> = 0xfffff		-- of a value; the rest is the second
+
+local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
+
+local rates = rcu.table(1024)
+lunatik._ENV.rates = rates
+
+local function filter(skb)
+	local _, _, source = packet.parse(skb:data("net"))
+	if not source then
+		return ACCEPT
+	end
+	local second = linux.time() // 1000000000
+	local value = rates[source]
+	if not value or value >> 20 ~= second then
+		value = second << 20
+	end
+	if value & COUNT >= LIMIT then
+		return DROP
+	end
+	rates[source] = value + 1
+	return ACCEPT
+end
+
+netfilter.register{
+	hook = filter,
+	pf = nf.proto.INET,
+	hooknum = nf.inet.FORWARD,
+	fallback = "closed",	-- a flood must not pass when it tires the script
+}

@@ -1,0 +1,98 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Finds the transport header of an IP packet.
+--
+local packet = {
+	TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58,
+}
+
+-- Extension headers that say how long they are.
+local SKIPPED <const> = {[0] = true, [43] = true, [60] = true}
+local FRAGMENT <const> = 44
+
+--- The 16 bits at an offset of a view, as the network orders them.
+function packet.get16(view, offset)
+	return view:getuint8(offset) << 8 | view:getuint8(offset + 1)
+end
+
+--- The same of 32.
+function packet.get32(view, offset)
+	return packet.get16(view, offset) << 16 | packet.get16(view, offset + 2)
+end
+
+--- Write them.
+function packet.set16(view, offset, value)
+	view:setuint8(offset, value >> 8 & 255)
+	view:setuint8(offset + 1, value & 255)
+end
+
+local function parse4(view)
+	local start = (view:getuint8(0) & 15) * 4
+	local fragment = packet.get16(view, 6) & 0x1fff
+	if start < 20 or start > #view or fragment ~= 0 then
+		return nil
+	end
+	return view:getuint8(9), start, view:getstring(12, 4), view:getstring(16, 4)
+end
+
+local function parse6(view)
+	local size = #view
+	local protocol, start = view:getuint8(6), 40
+	while SKIPPED[protocol] or protocol == FRAGMENT do
+		if start + 8 > size then
+			return nil
+		end
+		local length = (view:getuint8(start + 1) + 1) * 8
+		if protocol == FRAGMENT then
+			if packet.get16(view, start + 2) >> 3 ~= 0 then
+				return nil
+			end
+			length = 8
+		end
+		protocol, start = view:getuint8(start), start + length
+	end
+	if start > size then
+		return nil
+	end
+	return protocol, start, view:getstring(8, 16), view:getstring(24, 16)
+end
+
+--- protocol, offset of its header, source, destination (packed); nil if it is
+--- no whole IP header, or a fragment that is not the first.
+function packet.parse(view)
+	local size = #view
+	if size < 20 then
+		return nil
+	end
+	local version = view:getuint8(0) >> 4
+	if version == 4 then
+		return parse4(view)
+	elseif version == 6 and size >= 40 then
+		return parse6(view)
+	end
+	return nil
+end
+
+--- offset of the UDP payload, source port, destination port; nil if it is no UDP.
+function packet.udp(view)
+	local protocol, start = packet.parse(view)
+	if protocol ~= packet.UDP or #view < start + 8 then
+		return nil
+	end
+	return start + 8, packet.get16(view, start), packet.get16(view, start + 2)
+end
+
+--- offset of the TCP header, of the payload, source port, destination port.
+function packet.tcp(view)
+	local protocol, start = packet.parse(view)
+	if protocol ~= packet.TCP or #view < start + 20 then
+		return nil
+	end
+	local payload = start + (view:getuint8(start + 12) >> 4) * 4
+	if payload > #view then
+		return nil
+	end
+	return start, payload, packet.get16(view, start), packet.get16(view, start + 2)
+end
+
+return packet
