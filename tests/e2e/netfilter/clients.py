@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run inside the guest: clients and servers that look at what hooks do to bytes.
+
+python3 clients.py WHAT ...        one of the functions below
+"""
+
+import contextlib
+import hashlib
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from flow import enter
+
+
+def flood(sender: str, address: str, seconds: str) -> None:
+    """Datagrams as fast as they go; prints how many were sent."""
+    enter(sender)
+    here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end, count = time.monotonic() + float(seconds), 0
+    while time.monotonic() < end:
+        for port in range(9000, 9100):
+            try:
+                here.sendto(b"flood", (address, port))
+            except OSError:
+                continue
+            count += 1
+    print(count)
+
+
+def tap(sender: str, receiver: str, device: str, address: str) -> None:
+    """What a packet socket sees of a datagram, and what its receiver does."""
+    enter(receiver)
+    everything = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    everything.bind((device, 0))
+    everything.settimeout(2)
+    there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    there.bind((address, 9999))
+    there.settimeout(2)
+    enter(sender)
+    here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    here.sendto(b"lab", (address, 9999))
+    print(there.recv(16).decode())
+    while True:
+        frame = everything.recv(2048)
+        if frame[23:24] == b"\x11":
+            print(frame[42:45].decode())
+            return
+
+
+def file(sender: str, receiver: str, address: str) -> None:
+    """Send a file's pages over TCP; whether the file stayed, and how many bytes of 0xaa came."""
+    pages = Path("/tmp/pages")
+    pages.write_bytes(bytes(range(256)) * 1024)
+    before = hashlib.sha256(pages.read_bytes()).digest()
+    enter(receiver)
+    server = socket.create_server((address, 9999))
+    counts: list[int] = []
+
+    def receive() -> None:
+        peer, _ = server.accept()
+        while part := peer.recv(1 << 16):
+            counts.append(part.count(b"\xaa"))
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    enter(sender)
+    with socket.create_connection((address, 9999)) as here, pages.open("rb") as content:
+        here.sendfile(content)
+    thread.join(20)
+    print(before == hashlib.sha256(pages.read_bytes()).digest(), sum(counts))
+
+
+def big(sender: str, receiver: str, address: str, size: str) -> None:
+    """One datagram of many fragments; its first and last byte as they come."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    enter(receiver)
+    there = socket.socket(family, socket.SOCK_DGRAM)
+    there.bind((address, 9999))
+    there.settimeout(3)
+    enter(sender)
+    here = socket.socket(family, socket.SOCK_DGRAM)
+    here.sendto(b"<" + bytes(int(size) - 2) + b">", (address, 9999))
+    try:
+        came = there.recv(1 << 16)
+        print(len(came), came[:1].decode(), came[-1:].decode())
+    except TimeoutError:
+        print("lost")
+
+
+def connect(sender: str, address: str, port: str) -> None:
+    """How a TCP connection begins: "open", or the error's name."""
+    enter(sender)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    here = socket.socket(family, socket.SOCK_STREAM)
+    here.settimeout(3)
+    try:
+        here.connect((address, int(port)))
+        print("open")
+    except TimeoutError:
+        print("ETIMEDOUT")
+    except OSError as error:
+        print(error.__class__.__name__)
+
+
+def ask(sender: str, address: str, port: str, question: str) -> None:
+    """Send a datagram, print the answer and whose it is, or the error's name."""
+    enter(sender)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    here = socket.socket(family, socket.SOCK_DGRAM)
+    here.settimeout(2)
+    here.connect((address, int(port)))
+    # A packet that a hook drops on its way out is the sender's error.
+    with contextlib.suppress(PermissionError):
+        here.send(question.encode())
+    try:
+        print(here.recv(2048).decode())
+    except TimeoutError:
+        print("silence")
+    except OSError as error:
+        print(error.__class__.__name__)
+
+
+def flows(sender: str, receiver: str, address: str, count: str) -> None:
+    """Short TCP connections to port 443; how many went well, and how many did not."""
+    enter(receiver)
+    server = socket.create_server((address, 443), backlog=64)
+
+    def serve() -> None:
+        while True:
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(peer.recv(16))
+
+    threading.Thread(target=serve, daemon=True).start()
+    enter(sender)
+    good = bad = 0
+    for number in range(int(count)):
+        question = b"%d" % number
+        try:
+            with socket.create_connection((address, 443), timeout=5) as here:
+                here.sendall(question)
+                good += here.recv(16) == question
+        except OSError:
+            bad += 1
+    print(good, bad)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a script writes into a packet reaches its receiver, and nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from wiring import ROUTED, flow, hook, wire
+
+from lab.vm.machine import Machine
+
+MANGLE = """
+    local number, start, packet = port(skb)
+    if number == 9999 then
+        packet:setuint8(start, 88)
+        skb:checksum()
+    end
+    return ACCEPT
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "namespace"),
+    [("PRE_ROUTING", "b"), ("LOCAL_IN", "b"), ("FORWARD", ""), ("LOCAL_OUT", "a")],
+)
+@pytest.mark.parametrize("address", ["10.2.0.2", "fd02::2"])
+def test_rewritten_payload_arrives_with_good_sums(
+    machine: Machine, place: str, namespace: str, address: str
+) -> None:
+    wire(machine, ROUTED)
+    machine.succeed("ip netns exec a ethtool -K va tx off")
+    hook(machine, "INET", f"inet.{place}", MANGLE, namespace=namespace)
+    assert flow(machine, "a", "b", address, 9999, 9998) == ["mangled:b'Xab'", "arrived"]
+
+
+def test_write_does_not_reach_who_listens_on_the_wire(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(machine, "IPV4", "inet.PRE_ROUTING", MANGLE, namespace="b")
+    seen = machine.succeed("python3 /tmp/clients.py tap a b vb 10.2.0.2").split()
+    assert seen == ["Xab", "lab"], "the receiver's and the listener's"
+
+
+def test_write_does_not_reach_the_page_cache(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    # In GSO packets of many pages, each of them the file's own.
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_OUT",
+        """
+        local packet = skb:data()
+        if packet:getuint8(9) == 6 and #packet > 2000 then
+            packet:setuint8(#packet - 1, 0xaa)
+            packet:setuint8(1500, 0xaa)
+            skb:checksum()
+        end
+        return ACCEPT""",
+        namespace="a",
+    )
+    same, seen = machine.succeed("python3 /tmp/clients.py file a b 10.2.0.2").split()
+    assert same == "True", "the file changed"
+    # The file itself has 1024 bytes of that value.
+    assert int(seen) > 1024, "nothing was rewritten"
+
+
+@pytest.mark.parametrize("address", ["10.2.0.2", "fd02::2"])
+def test_reassembled_datagram_is_read_and_written_at_its_end(
+    machine: Machine, address: str
+) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        "inet.LOCAL_IN",
+        """
+        local packet = skb:data()
+        if #packet > 4000 then
+            assert(packet:getuint8(#packet - 1) == 62)
+            packet:setuint8(#packet - 1, 33)
+            skb:checksum()
+        end
+        return ACCEPT""",
+        namespace="b",
+        options="priority = 0, conntrack = true",
+    )
+    came = machine.succeed(f"python3 /tmp/clients.py big a b {address} 4500").split()
+    assert came == ["4500", "<", "!"]
+
+
+def test_packet_grows_and_shrinks(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_IN",
+        """
+        local number, start, packet = port(skb)
+        if number == 9999 or number == 9998 then
+            local length = #packet + (number == 9999 and 2 or -1)
+            skb:resize(length)
+            packet = skb:data()
+            local function set16(offset, value)
+                packet:setuint8(offset, value >> 8)
+                packet:setuint8(offset + 1, value & 255)
+            end
+            set16(2, length)
+            set16(start - 4, length - start + 8)
+            if number == 9999 then packet:setstring(start + 3, "!!") end
+            skb:checksum()
+        end
+        return ACCEPT""",
+        namespace="b",
+    )
+    assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998, 9997) == [
+        "mangled:b'lab!!'",
+        "mangled:b'la'",
+        "arrived",
+    ]
+
+
+def test_copy_outlives_the_callback_and_a_view_does_not(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_IN",
+        """
+        local ok, why
+        if lent then ok, why = pcall(lent.getuint8, lent, 0) end
+        if port(skb) then
+            if copy then
+                assert(copy:data():getstring(28) == "lab")
+                assert(view:getstring(28) == "lab")
+                assert(not ok and why:find("closed"), why)
+                print("as it should be")
+            end
+            copy = skb:copy()
+            view, lent = copy:data(), skb:data()
+        end
+        return ACCEPT""",
+    )
+    flow(machine, "a", "-", "10.1.0.1", 9999, 9998)
+    machine.wait_until_succeeds("dmesg | grep 'as it should be'")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every example does what its page says, to real clients and servers."""
+
+from __future__ import annotations
+
+import pytest
+from wiring import ROUTED, flow, wire
+
+from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.limit(120)
+
+DNS = (
+    "ip netns exec b dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid "
+    "--address=/example/10.9.9.9 --address=/example/fd09::9"
+)
+DRILL = "ip netns exec a drill"
+
+
+@pytest.fixture
+def node(machine: Machine) -> Machine:
+    """A router between the namespaces a and b."""
+    return wire(machine, ROUTED)
+
+
+def client(machine: Machine, *words: object) -> str:
+    """Run one of the clients of clients.py; what it printed."""
+    return machine.succeed(f"python3 /tmp/clients.py {' '.join(map(str, words))}").strip()
+
+
+def serve(machine: Machine, namespace: str, address: str, port: int) -> None:
+    """A TCP server that accepts and closes."""
+    family = "-6" if ":" in address else "-4"
+    machine.succeed(
+        f"ip netns exec {namespace} nc {family} -lk {address} {port} </dev/null >/dev/null 2>&1 &"
+    )
+    machine.wait_until_succeeds(f"ip netns exec {namespace} ss -Hltn | grep -q ':{port} '")
+
+
+def test_dns_block(node: Machine) -> None:
+    node.succeed(DNS)
+    for address in ("10.2.0.2", "fd02::2"):
+        assert "10.9.9.9" in node.succeed(f"{DRILL} @{address} www.blocked.example")
+    node.succeed("lunatik run examples/dns_block softirq")
+    for address in ("10.2.0.2", "fd02::2"):
+        answer = node.succeed(f"{DRILL} @{address} www.BLOCKED.example")
+        assert "NXDOMAIN" in answer
+        assert "10.9.9.9" not in answer
+    assert "10.9.9.9" in node.succeed(f"{DRILL} @10.2.0.2 unblocked.example")
+
+
+def test_dns_rewrite(node: Machine) -> None:
+    node.succeed(DNS, "lunatik run examples/dns_rewrite softirq")
+    for address in ("10.2.0.2", "fd02::2"):
+        assert "192.0.2.80" in node.succeed(f"{DRILL} @{address} any.example A")
+        assert "2001:db8::50" in node.succeed(f"{DRILL} @{address} any.example AAAA")
+    node.succeed("lunatik stop examples/dns_rewrite")
+    assert "10.9.9.9" in node.succeed(f"{DRILL} @10.2.0.2 any.example A")
+
+
+@pytest.mark.parametrize("mtu", [1500, 300])
+def test_sni_block(node: Machine, mtu: int) -> None:
+    node.succeed(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab "
+        "-keyout /tmp/key -out /tmp/cert 2>/dev/null",
+        # The ClientHello has about 500 bytes.
+        f"ip -n a link set va mtu {mtu}",
+    )
+
+    def curl(name: str) -> int:
+        # A server each: this one serves one after the other, and waits long.
+        node.succeed(
+            "ip netns exec b openssl s_server -accept 443 -www -key /tmp/key -cert /tmp/cert "
+            ">/dev/null 2>&1 & echo $! >/tmp/server"
+        )
+        node.wait_until_succeeds("ip netns exec b ss -Hltn | grep -q ':443 '")
+        status = node.execute(
+            f"ip netns exec a curl -sk -m 20 -o /dev/null --resolve {name}:443:10.2.0.2 "
+            f"https://{name}/"
+        ).status
+        node.succeed("kill $(cat /tmp/server)")
+        node.wait_until_succeeds("! ip netns exec b ss -Hltn | grep -q ':443 '")
+        return status
+
+    node.succeed("lunatik run examples/sni_block softirq")
+    assert curl("www.blocked.example") in (35, 56), "reset in the handshake"
+    assert curl("www.other.example") == 0
+    node.succeed("lunatik stop examples/sni_block")
+    assert curl("www.blocked.example") == 0
+
+
+def test_tcp_reject(node: Machine) -> None:
+    for address in ("10.2.0.2", "fd02::2"):
+        serve(node, "b", address, 8080)
+        assert client(node, "connect", "a", address, 8080) == "open"
+    node.succeed("lunatik run examples/tcp_reject softirq")
+    for address in ("10.2.0.2", "fd02::2"):
+        assert client(node, "connect", "a", address, 8080) == "ConnectionRefusedError"
+        assert client(node, "ask", "a", address, 8080, "lab") == "ConnectionRefusedError"
+    node.succeed("ip netns exec b ss -Hltn | grep -q ':8080 '")
+
+
+def test_port_knock(node: Machine) -> None:
+    node.succeed("nc -lk 10.1.0.1 2222 </dev/null >/dev/null 2>&1 &")
+    node.wait_until_succeeds("ss -Hltn | grep -q ':2222 '")
+    node.succeed("lunatik run examples/port_knock softirq")
+    assert client(node, "connect", "a", "10.1.0.1", 2222) == "ETIMEDOUT"
+    flow(node, "a", "-", "10.1.0.1", 7001, 7003, 7002)
+    assert client(node, "connect", "a", "10.1.0.1", 2222) == "ETIMEDOUT", "wrong order"
+    flow(node, "a", "-", "10.1.0.1", 7001, 7002, 7003)
+    assert client(node, "connect", "a", "10.1.0.1", 2222) == "open"
+
+
+def test_rate_limit(node: Machine) -> None:
+    node.succeed("lunatik run examples/rate_limit softirq")
+    node.succeed(
+        "ip netns exec b nft 'add table ip t; add chain ip t in "
+        "{ type filter hook input priority 0; }; add rule ip t in udp dport 9000-9100 counter'"
+    )
+    sent = int(client(node, "flood", "a", "10.2.0.2", 2))
+    rules = node.succeed("ip netns exec b nft list chain ip t in")
+    passed = int(rules.split("packets ")[1].split()[0])
+    # Two seconds touch three of the clock's; a slow machine may take four.
+    assert sent > 200
+    assert 20 <= passed <= 100
+    value = node.lua("return require('lunatik')._ENV.rates['\\10\\1\\0\\2'] & 0xfffff")
+    assert int(value) <= 20
+
+
+def test_quarantine(node: Machine) -> None:
+    node.succeed("lunatik run examples/quarantine_watch", "lunatik run examples/quarantine softirq")
+    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    node.succeed(
+        "ip link delete ra",
+        "ip link add ra type veth peer name va netns a",
+        "ip address add 10.1.0.1/24 dev ra; ip link set ra up",
+        "ip -n a address add 10.1.0.2/24 dev va; ip -n a link set va up",
+        "ip -n a route add default via 10.1.0.1",
+    )
+    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["lost"]
+    assert flow(node, "a", "-", "10.1.0.1", 9999) == ["lost"]
+    index = node.succeed("cat /sys/class/net/ra/ifindex").strip()
+    node.lua(f"require('lunatik')._ENV.quarantine['{index}'] = nil")
+    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+
+
+def test_conntrack_count(node: Machine) -> None:
+    node.succeed(
+        "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
+        "add rule ip t post oifname rb masquerade'",
+        "lunatik run examples/conntrack_count softirq",
+    )
+
+    def counted(address: str) -> str:
+        packed = address.replace(".", "\\")
+        return node.lua(f"return require('lunatik')._ENV.bytes['\\{packed}']").strip()
+
+    assert flow(node, "a", "b", "10.2.0.2", 9999, 9998) == ["arrived", "arrived"]
+    assert counted("10.1.0.2") == str(2 * (20 + 8 + 3))
+    assert counted("10.2.0.1") == "nil", "the translated address"
+    node.succeed("ip netns exec a ping -c 1 -s 100 10.2.0.2")
+    assert counted("10.1.0.2") == str(2 * 31 + 2 * 128), "both directions"

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Packets of an enemy, packets of three filters, and very many connections.
+
+LAB_PACKETS=10000 and LAB_FLOWS=100000 in the environment ask for more.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from frames import asked, destination_port, frames, mutations
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.packet import Raw
+from wiring import ROUTED, run, wire
+
+from lab.testing.fixtures import KernelInfo
+from lab.vm.machine import Machine
+
+HERE = Path(__file__).parent
+
+JUDGE = """
+local lunatik, data = require("lunatik"), require("data")
+local netfilter, nf = require("netfilter"), require("linux.nf")
+local packet = require("packet")
+local verdicts = data.new(%d)
+lunatik._ENV.verdicts = verdicts
+local seen = 0
+
+local function judge(skb)
+    local view = skb:data("net")
+    local _, _, port = packet.udp(view)
+    if port == 53 then return 1 end
+    local _, _, _, port = packet.tcp(view)
+    return port == 443 and 2 or 0
+end
+
+netfilter.register{
+    hook = function(skb)
+        if skb:data("mac"):getstring(6, 6) ~= "\\x02\\0\\0\\0\\0\\x99" then
+            return nf.action.ACCEPT
+        end
+        local ok, verdict = pcall(judge, skb)
+        verdicts:setuint8(seen, ok and verdict + 48 or 69)
+        seen = seen + 1
+        return nf.action.ACCEPT
+    end,
+    pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "ra",
+}
+"""
+
+
+def link_address(machine: Machine, device: str) -> bytes:
+    """Of a device of the machine's."""
+    return bytes.fromhex(
+        machine.succeed(f"cat /sys/class/net/{device}/address").strip().replace(":", "")
+    )
+
+
+@pytest.mark.limit(300)
+def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    count = asked("LAB_PACKETS", 2000)
+    packets = list(mutations(count, seed=20))
+    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
+    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    run(machine, JUDGE % count)
+    # Twice the way through the stack, with what usually looks at it there.
+    machine.succeed(
+        "nft add table inet t; nft 'add chain inet t c { type filter hook "
+        "forward priority 0; }'; nft add rule inet t c ct state invalid counter"
+    )
+    assert machine.succeed("python3 /tmp/replay.py /tmp/frames a va").split() == [str(count)]
+    said = machine.lua("return require('lunatik')._ENV.verdicts:getstring(0)").strip()
+    expected = "".join(
+        {(17, 53): "1", (6, 443): "2"}.get(destination_port(data) or (0, 0), "0")
+        for data in packets
+    )
+    wrong = [
+        (number, packets[number].hex())
+        for number, (left, right) in enumerate(zip(said, expected, strict=True))
+        if left != right
+    ]
+    assert not wrong, wrong[:5]
+    assert min(expected.count(verdict) for verdict in "012") > count // 50, "all kinds were there"
+
+
+NFT = """
+add table ip t
+add chain ip t f { type filter hook forward priority 0; }
+add rule ip t f udp dport 53 drop
+add rule ip t f tcp dport 443 tcp flags & syn == syn drop
+add rule ip t f ip saddr 10.1.0.2 meta length > 600 drop
+"""
+
+IPTABLES = (
+    "iptables-nft -A FORWARD -p udp --dport 53 -j DROP",
+    "iptables-nft -A FORWARD -p tcp --dport 443 --tcp-flags SYN SYN -j DROP",
+    "iptables-nft -A FORWARD -s 10.1.0.2 -m length --length 601:65535 -j DROP",
+)
+
+LUA = """
+local netfilter, nf = require("netfilter"), require("linux.nf")
+local packet = require("packet")
+local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
+netfilter.register{
+    hook = function(skb)
+        local view = skb:data("net")
+        local _, _, port = packet.udp(view)
+        if port == 53 then return DROP end
+        local start, _, _, port = packet.tcp(view)
+        if port == 443 and view:getuint8(start + 13) & 2 ~= 0 then return DROP end
+        if view:getstring(12, 4) == "\\10\\1\\0\\2" and #skb > 600 then return DROP end
+        return ACCEPT
+    end,
+    pf = nf.proto.IPV4, hooknum = nf.inet.FORWARD,
+}
+"""
+
+
+def traffic(count: int, seed: int) -> list[bytes]:
+    """Good packets of IPv4, some of which the rules above drop."""
+    draw = random.Random(seed)
+    packets = []
+    for number in range(count):
+        ports = {"sport": draw.randint(1024, 65535), "dport": draw.choice((53, 443, 80, 9999))}
+        head = IP(src="10.1.0.2", dst="10.2.0.2", id=number)
+        body = draw.choice((UDP(**ports), TCP(**ports, flags=draw.choice(("S", "A", "PA")))))
+        packets.append(bytes(head / body / Raw(draw.randbytes(draw.randrange(1000)))))
+    return packets
+
+
+@pytest.mark.limit(300)
+def test_three_filters_pass_the_same_packets(machine: Machine, kernel: KernelInfo) -> None:
+    wire(machine, ROUTED)
+    packets = traffic(400, seed=5)
+    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
+    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    # What arrives must not be answered.
+    machine.succeed(
+        "ip netns exec b nft 'add table ip t; add chain ip t i "
+        "{ type filter hook prerouting priority -300; policy drop; }'"
+    )
+    machine.succeed("ping -c 1 -W 1 10.2.0.2 || true")
+
+    def passed() -> list[str]:
+        out = machine.succeed("python3 /tmp/replay.py /tmp/frames a va b vb 10.1.0.2").split()
+        return out[1:]
+
+    every = passed()
+    assert int(every[0]) == len(packets)
+    machine.copy_to(NFT.encode(), "/tmp/rules")
+    machine.succeed("nft -f /tmp/rules")
+    by_nft = passed()
+    machine.succeed("nft delete table ip t")
+    run(machine, LUA)
+    by_lua = passed()
+    machine.succeed("lunatik stop hook")
+    assert 0 < int(by_nft[0]) < int(every[0])
+    assert by_lua == by_nft
+    if kernel.has("NETFILTER_XT_MATCH_LENGTH"):
+        machine.succeed(*IPTABLES)
+    else:
+        machine.succeed(
+            *IPTABLES[:2],
+            "nft add rule ip filter FORWARD ip saddr 10.1.0.2 meta length gt 600 drop",
+        )
+    assert passed() == by_nft
+
+
+@pytest.mark.limit(600)
+def test_short_flows(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    count = asked("LAB_FLOWS", 2000)
+    machine.succeed(
+        "lunatik run examples/sni_block softirq", "lunatik run examples/conntrack_count softirq"
+    )
+    done = machine.succeed(f"python3 /tmp/clients.py flows a b 10.2.0.2 {count}", timeout=500)
+    assert done.split() == [str(count), "0"]
+    counted = int(machine.lua("return require('lunatik')._ENV.bytes['\\10\\1\\0\\2']"))
+    assert counted > count * 7 * 40, "at least seven segments each"

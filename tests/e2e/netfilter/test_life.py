@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hooks come and go while packets pass; they fail as they were told to."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from wiring import HOOK, PORT, ROUTED, flow, hook, run, wire
+
+from lab.vm.machine import Machine
+
+DROP = "return port(skb) == 9999 and DROP or ACCEPT"
+
+
+def test_hook_belongs_to_the_namespace_that_ran_it(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(machine, "INET", "inet.LOCAL_IN", DROP, namespace="b")
+    assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998) == ["lost", "arrived"]
+    assert flow(machine, "a", "b", "fd02::2", 9999) == ["lost"]
+    assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["arrived"]
+    assert flow(machine, "b", "a", "10.1.0.2", 9999) == ["arrived"]
+
+
+def test_namespace_goes_with_hooks_in_it(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    for position in ("PRE_ROUTING", "LOCAL_IN", "LOCAL_OUT"):
+        name = f"hook_{position.lower()}"
+        script = HOOK.format(body=DROP, pf="INET", hook=f"inet.{position}", options="")
+        run(machine, script, name=name, namespace="b")
+    machine.succeed("ip netns delete b")
+    # Its device goes when the namespace is cleaned up, its hooks before.
+    machine.wait_until_succeeds("! ip link show rb")
+    machine.succeed("ip netns add b; ip netns delete b")
+    for position in ("pre_routing", "local_in", "local_out"):
+        machine.succeed(f"lunatik stop hook_{position}")
+    assert machine.succeed("lunatik list") == ""
+
+
+@pytest.mark.limit(300)
+def test_thousand_times_in_and_out_under_traffic(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    script = HOOK.format(body=DROP, pf="INET", hook="inet.FORWARD", options="")
+    machine.copy_to(script.encode(), "/lib/modules/lua/hook.lua")
+    machine.succeed(
+        "python3 /tmp/clients.py flood a 10.2.0.2 200 >/tmp/flooded 2>&1 & echo $! >/tmp/flood"
+    )
+    for _ in range(20):
+        machine.lua(
+            "local lunatik = require('lunatik') "
+            "for _ = 1, 50 do lunatik.runtime('hook', 'softirq'):stop() end"
+        )
+    machine.succeed("kill -0 $(cat /tmp/flood)", "kill $(cat /tmp/flood)")
+    assert machine.succeed("lunatik list") == ""
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+
+
+def counters(machine: Machine, name: str) -> dict[str, str]:
+    """The row of a runtime in `lunatik top`."""
+    head, *rows = machine.succeed("lunatik top").splitlines()
+    fields = next(row.split() for row in rows if row.startswith(name))
+    # Memory and peak are two words each.
+    fields = re.sub(r"(\S+) (KiB)", r"\1\2", " ".join(fields)).split()
+    return dict(zip(head.replace("CPU ms", "CPU").split(), fields, strict=True))
+
+
+@pytest.mark.parametrize(("fallback", "fate"), [("open", "arrived"), ("closed", "lost")])
+def test_errors_are_counted_and_do_not_flood_the_log(
+    machine: Machine, fallback: str, fate: str
+) -> None:
+    wire(machine, ROUTED)
+    body = "if port(skb) then error('rotten') end return ACCEPT"
+    hook(machine, "IPV4", "inet.FORWARD", body, options=f'fallback = "{fallback}"')
+    ports = range(9000, 9010)
+    assert flow(machine, "a", "b", "10.2.0.2", *ports) == [fate] * len(ports)
+    assert int(counters(machine, "hook")["ERRORS"]) == len(ports)
+    assert counters(machine, "hook")["STATE"] == "running"
+    logged = machine.succeed("dmesg | grep -c 'rotten'")
+    assert 1 <= int(logged) <= len(ports)
+
+
+@pytest.mark.parametrize(("fallback", "fate"), [("open", "arrived"), ("closed", "lost")])
+def test_broken_budget_ends_the_script_not_the_traffic(
+    machine: Machine, fallback: str, fate: str
+) -> None:
+    wire(machine, ROUTED)
+    guarded = "if port(skb) == 9999 then pcall(function() while true do end end) end return ACCEPT"
+    hook(machine, "IPV4", "inet.FORWARD", guarded, options=f'fallback = "{fallback}"')
+    assert flow(machine, "a", "b", "10.2.0.2", 9998) == ["arrived"]
+    flow(machine, "a", "b", "10.2.0.2", 9999)
+    assert flow(machine, "a", "b", "10.2.0.2", 9998, 9997) == [fate, fate]
+    listed = machine.succeed("lunatik list")
+    assert "broken" in listed
+    assert "exceeded" in listed
+    machine.succeed("lunatik stop hook")
+    assert flow(machine, "a", "b", "10.2.0.2", 9998) == ["arrived"]
+
+
+def test_table_shared_with_a_process_that_edits_it(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.lua("require('lunatik')._ENV.blocked = require('rcu').table()")
+    run(
+        machine,
+        PORT
+        + """
+        local blocked = require("lunatik")._ENV.blocked
+        netfilter.register{
+            hook = function(skb)
+                local number = port(skb)
+                return number and blocked[tostring(number)] and DROP or ACCEPT
+            end,
+            pf = nf.proto.INET, hooknum = nf.inet.FORWARD,
+        }""",
+    )
+    edit = "require('lunatik')._ENV.blocked['9999'] = {}"
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    machine.lua(edit.format("true"))
+    assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998) == ["lost", "arrived"]
+    machine.lua(edit.format("nil"))
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+
+    # And while it is being edited without end: never torn, never stale.
+    editor = """
+        local linux, thread = require("linux"), require("thread")
+        local blocked = require("lunatik")._ENV.blocked
+        return function()
+            while not thread.shouldstop() do
+                for i = 1, 50 do blocked["9999"] = true blocked[tostring(i)] = true end
+                for i = 1, 50 do blocked["9999"] = true blocked[tostring(i)] = nil end
+                linux.schedule(1)
+            end
+        end"""
+    machine.copy_to(editor.encode(), "/lib/modules/lua/editor.lua")
+    machine.succeed("lunatik spawn editor")
+    fates = flow(machine, "a", "b", "10.2.0.2", *[9999, 9998] * 5)
+    assert fates == ["lost", "arrived"] * 5
+    machine.succeed("lunatik stop editor")

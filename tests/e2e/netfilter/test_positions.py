@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A hook drops one port's datagrams, in every family and position there is."""
+
+from __future__ import annotations
+
+import pytest
+from wiring import BRIDGED, ROUTED, flow, hook, hooks, wire
+
+from lab.vm.machine import Machine
+
+DROP = "return port(skb) == 9999 and DROP or ACCEPT"
+
+#: Each position drops what goes to a port of its own.
+PORTS = {
+    "PRE_ROUTING": 9001,
+    "LOCAL_IN": 9002,
+    "FORWARD": 9003,
+    "LOCAL_OUT": 9004,
+    "POST_ROUTING": 9005,
+}
+
+#: The ports that are lost on each way: from, to, host part of the address.
+WAYS = {
+    ("a", "b", "2.0.2", "2::2"): {9001, 9003, 9005},
+    ("a", "-", "1.0.1", "1::1"): {9001, 9002},
+    ("-", "b", "2.0.2", "2::2"): {9004, 9005},
+}
+
+
+def lost(machine: Machine, sender: str, receiver: str, address: str) -> set[int]:
+    """The ports of PORTS at which nothing arrives."""
+    fates = flow(machine, sender, receiver, address, *PORTS.values())
+    return {port for port, fate in zip(PORTS.values(), fates, strict=True) if fate == "lost"}
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("family", ["IPV4", "IPV6", "INET"])
+def test_routed(machine: Machine, family: str) -> None:
+    wire(machine, ROUTED)
+    hooks(machine, family, {f"inet.{place}": port for place, port in PORTS.items()})
+    for (sender, receiver, four, six), expected in WAYS.items():
+        for version, address in (("IPV4", f"10.{four}"), ("IPV6", f"fd0{six}")):
+            caught = expected if family in ("INET", version) else set()
+            assert lost(machine, sender, receiver, address) == caught, (sender, receiver, address)
+    machine.succeed("lunatik stop hook")
+    assert lost(machine, "a", "b", "10.2.0.2") == set()
+
+
+@pytest.mark.limit(120)
+def test_bridged(machine: Machine) -> None:
+    wire(machine, BRIDGED)
+    hooks(machine, "BRIDGE", {f"br.{place}": port for place, port in PORTS.items()})
+    for (sender, receiver, _, _), expected in WAYS.items():
+        address = "10.3.0.1" if receiver == "-" else "10.3.0.3"
+        assert lost(machine, sender, receiver, address) == expected, (sender, receiver)
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "device"),
+    [
+        ("NETDEV", "netdev.INGRESS", "ra"),
+        ("NETDEV", "netdev.EGRESS", "rb"),
+        ("INET", "inet.INGRESS", "ra"),
+    ],
+)
+def test_at_a_device(machine: Machine, family: str, place: str, device: str) -> None:
+    wire(machine, ROUTED)
+    hook(machine, family, place, DROP, options=f'dev = "{device}"')
+    assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998) == ["lost", "arrived"]
+    assert flow(machine, "a", "b", "fd02::2", 9999, 9998) == ["lost", "arrived"]
+    assert flow(machine, "b", "a", "10.1.0.2", 9999) == ["arrived"], "the other way"
+    machine.succeed(f"ip link delete {device}")
+    machine.succeed("lunatik stop hook")
+
+
+@pytest.mark.parametrize("position", ["IN", "OUT"])
+def test_arp(machine: Machine, position: str) -> None:
+    wire(machine, ROUTED)
+    machine.succeed("ip netns exec a ping -c 1 -W 2 10.1.0.1")
+    hook(machine, "ARP", f"arp.{position}", "return DROP")
+    machine.succeed("ip -n a neighbour flush all")
+    machine.fail("ip netns exec a ping -c 1 -W 1 10.1.0.1")
+    machine.succeed("lunatik stop hook")
+    machine.wait_until_succeeds("ip netns exec a ping -c 1 -W 1 10.1.0.1")
+
+
+def test_priorities_decide_who_is_first(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.succeed(
+        "nft 'add table ip t; add chain ip t in { type filter hook input priority 0; }; "
+        "add rule ip t in udp dport 9999 meta mark 7 drop'"
+    )
+    marks = "return ACCEPT, 7"
+    hook(machine, "IPV4", "inet.LOCAL_IN", marks, options="priority = 10")
+    assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["arrived"], "marked too late"
+    machine.succeed("lunatik stop hook")
+    hook(machine, "IPV4", "inet.LOCAL_IN", marks, options="priority = -10")
+    assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["lost"], "marked before"
+
+
+#: Places that do not exist, and the word of the message that says so.
+NOWHERE = (
+    ("hooknum = 99, pf = nf.proto.IPV4", "hooknum"),
+    ("hooknum = 0, pf = nf.proto.NETDEV", "dev"),
+    ('hooknum = 1, pf = nf.proto.IPV4, dev = "lo"', "dev"),
+    ('hooknum = 0, pf = nf.proto.NETDEV, dev = "none"', "ENODEV"),
+    ("hooknum = nf.inet.INGRESS, pf = nf.proto.IPV4", "hooknum"),
+    ("hooknum = 3, pf = nf.proto.ARP", "hooknum"),
+    ("hooknum = nf.br.BROUTING, pf = nf.proto.BRIDGE", "hooknum"),
+    ("hooknum = 0, pf = nf.proto.UNSPEC", "pf"),
+    ("hooknum = 0, pf = 4", "pf"),
+)
+
+
+def test_places_that_do_not_exist_are_refused(machine: Machine) -> None:
+    for options, complaint in NOWHERE:
+        script = f"""
+            local nf = require("linux.nf")
+            require("netfilter").register{{hook = function() end, {options}}}"""
+        machine.copy_to(script.encode(), "/lib/modules/lua/hook.lua")
+        done = machine.execute("lunatik run hook softirq")
+        assert done.status == 1, options
+        assert complaint in done.stderr, options

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""iptables calls functions of scripts, by -m lua and -j LUA."""
+
+from __future__ import annotations
+
+import pytest
+from wiring import ROUTED, flow, run, wire
+
+from lab.testing.fixtures import KernelInfo
+from lab.vm.machine import Machine
+
+SCRIPT = """
+local xtable = require("xtable")
+local nf = require("linux.nf")
+local packet = require("packet")
+
+xtable.match{
+    name = "port_is", hooks = 1 << nf.inet.FORWARD | 1 << nf.inet.LOCAL_IN,
+    match = function(skb, par, argument)
+        local _, _, port = packet.udp(skb:data())
+        return port == tonumber(argument)
+    end,
+    checkentry = function(argument)
+        print("asked about", argument)
+        return tonumber(argument) ~= nil
+    end,
+}
+
+xtable.match{
+    name = "writes",
+    match = function(skb)
+        print("write", pcall(function() skb:data():setuint8(0, 0) end))
+        return false
+    end,
+}
+
+xtable.match{
+    name = "hotdrop",
+    match = function(skb, par)
+        local _, _, port = packet.udp(skb:data())
+        par.hotdrop = port == 9995
+    end,
+}
+
+xtable.target{
+    name = "judge", proto = packet.UDP,
+    target = function(skb, par, argument)
+        assert(par.hooknum == nf.inet.FORWARD)
+        local _, _, port = packet.udp(skb:data())
+        if port == 9997 then return nf.action.DROP end
+        if port == 9996 then return 77 end
+    end,
+}
+"""
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("path", ["legacy", "nft"])
+def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -> None:
+    if path == "legacy" and not kernel.has("IP_NF_FILTER"):
+        pytest.skip("this kernel has no legacy tables")
+    wire(machine, ROUTED)
+    for family, address in (("iptables", "10.2.0.2"), ("ip6tables", "fd02::2")):
+        tables = f"{family}-{path}"
+        run(machine, SCRIPT, name="rules")
+        machine.succeed(
+            f"{tables} -A FORWARD -m lua --function writes",
+            f"{tables} -A FORWARD -m lua --function hotdrop",
+            f"{tables} -A FORWARD -m lua --function port_is --argument 9999 -j DROP",
+            f"{tables} -A FORWARD -j LUA --function judge",
+            f"{tables} -A INPUT -p udp -m lua ! --function port_is --argument 9998 -j ACCEPT",
+        )
+        saved = machine.succeed(f"{tables}-save")
+        assert "-m lua --function port_is --argument 9999 -j DROP" in saved
+        assert "-m lua ! --function port_is --argument 9998 -j ACCEPT" in saved
+        assert "-j LUA --function judge" in saved
+        machine.fail(f"{tables} -A FORWARD -m lua --function port_is --argument none")
+        machine.fail(f"{tables} -A FORWARD -m lua --argument 1")
+        fates = flow(machine, "a", "b", address, 9999, 9998, 9997, 9996, 9995)
+        assert fates == ["lost", "arrived", "lost", "arrived", "lost"]
+        machine.succeed("dmesg | grep 'write.*false.*read only'")
+
+        # Rules outlive the script, and find it again.
+        machine.succeed("lunatik stop rules")
+        assert flow(machine, "a", "b", address, 9999, 9997) == ["arrived", "arrived"]
+        machine.succeed(f"{tables}-save | {tables}-restore")
+        run(machine, SCRIPT, name="rules")
+        assert flow(machine, "a", "b", address, 9999, 9997) == ["lost", "lost"]
+        machine.succeed(f"{tables} -F", "lunatik stop rules", "dmesg -C")
+
+
+def test_name_is_taken_once(machine: Machine) -> None:
+    machine.copy_to(SCRIPT.encode(), "/lib/modules/lua/one.lua")
+    machine.copy_to(SCRIPT.encode(), "/lib/modules/lua/two.lua")
+    machine.succeed("lunatik run one softirq")
+    done = machine.execute("lunatik run two softirq")
+    assert done.status == 1
+    assert "EEXIST" in done.stderr
+    machine.succeed("lunatik stop one", "lunatik run two softirq")
