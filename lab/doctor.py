@@ -31,7 +31,7 @@ MEMORY_NEEDED = 2 * GIB
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
-ASKED_ONLY = ("lint", "kselftest")
+ASKED_ONLY = ("lint", "kselftest", "vagrant")
 """Features that few need: missed only where asked for."""
 
 
@@ -41,7 +41,7 @@ class Package:
 
     Attributes:
         name: Debian's.
-        feature: what it is for: kernel, llvm, image, vm, lint, debug.
+        feature: what it is for: kernel, llvm, image, vm, lint, debug, vagrant.
         why: what needs it.
         programs: those that we run; where all are on the PATH, from wherever,
             the package counts as installed.
@@ -97,6 +97,11 @@ PACKAGES = (
     Package("libcap-dev", "kselftest", "the kernel's BPF and capability selftests"),
     Package("bpftool", "debug", "looks into BTF of kernels and modules", ("bpftool",)),
     Package("gdb", "debug", "lab up --gdb", ("gdb",), optional=True),
+    Package("vagrant", "vagrant", "the Vagrantfile and the provider vagrant", ("vagrant",)),
+    Package("vagrant-libvirt", "vagrant", "lets vagrant speak to libvirt"),
+    Package("libvirt-daemon-system", "vagrant", "libvirtd and virtlogd", ("libvirtd", "virtlogd")),
+    Package("libvirt-clients", "vagrant", "restores snapshots", ("virsh",)),
+    Package("e2fsprogs", "vagrant", "makes the box's disk", ("mke2fs",)),
     Package("sparse", "lint", "checks kernel C", ("sparse",)),
     Package("shellcheck", "lint", "checks shell scripts", ("shellcheck",)),
     Package("codespell", "lint", "checkpatch's spelling", ("codespell",), optional=True),

@@ -24,7 +24,9 @@ def doctor(
     ] = False,
     features: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="FEATURE", help="Also what few need: lint, kselftest."),
+        typer.Option(
+            "--for", metavar="FEATURE", help="Also what few need: lint, kselftest, vagrant."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -41,6 +43,10 @@ def doctor(
     if install:
         host.install(features or ())
     findings = host.check(features or ())
+    if "vagrant" in (features or ()):
+        from lab.provider import vagrant_preflight
+
+        findings += vagrant_preflight.findings()
     _show(findings, as_json=as_json, brief=install)
     missing = [finding for finding in findings if finding.status == host.MISSING]
     packages = {package.name for package in host.PACKAGES}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""lab image build."""
+"""lab image build, lab image box."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from lab.commands.options import Json
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Build the guests' root file system.", no_args_is_help=True)
-    group.callback()(_group)
+    group = typer.Typer(help="Build the guests' file systems.", no_args_is_help=True)
     group.command("build")(build)
+    group.command("box")(box)
     app.add_typer(group, name="image")
-
-
-def _group() -> None:
-    """Keeps `build` a word of its own although it is the only one."""
 
 
 def build(
@@ -55,3 +51,38 @@ def build(
         )
     else:
         print(built.root)
+
+
+def box(
+    add: Annotated[bool, typer.Option(help="Give it to Vagrant, offline; root's never is.")] = True,
+    catalog: Annotated[
+        bool, typer.Option("--catalog", help="Print what `vagrant box add` reads; add nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Build the Vagrant box for libvirt, and add it; says how to publish it."""
+    import json
+    import os
+
+    from lab.image import box as boxes
+    from lab.store import Store
+    from lab.testing.rig import checkout
+
+    built = boxes.build(checkout() / "vm-images/box.yaml", Store())
+    if catalog:
+        print(built.catalog())
+        return
+    added = add and os.geteuid() != 0 and boxes.add(built)
+    if as_json:
+        row = {"name": built.name, "version": built.version, "file": str(built.file)}
+        print(json.dumps({**row, "added": added}, indent=1))
+        return
+    print(built.file)
+    print(f"{built.name} {built.version}: " + ("vagrant has it" if added else "not added"))
+    if os.geteuid() == 0:
+        print("Machines run as an ordinary user, who adds it with `lab image box` of their own;")
+        print("`lab test --provider vagrant` needs no box added.")
+    print(
+        "To publish it, put the file on a web server, write its address over `url` in what\n"
+        "`lab image box --catalog` prints, and give people that: vagrant box add FILE"
+    )

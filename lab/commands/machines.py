@@ -55,10 +55,22 @@ def up(  # noqa: PLR0917 - typer calls it by name
     cpus: Annotated[int, typer.Option(min=1, max=8)] = 1,
     accel: Annotated[str, typer.Option(metavar="auto|tcg|kvm")] = "auto",
     llvm: Llvm = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Start nothing: print what the Vagrantfile reads.")
+    ] = False,
+    topology: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Of the plan; $LAB_TOPOLOGY, or pair.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the plan and its files are kept.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Build what is missing, and start machines that stay until `lab down`."""
+    import os
     from dataclasses import replace
 
+    from lab.commands.plan import print_plan
     from lab.progress import progress
     from lab.store import Store
     from lab.vm.keep import Keep
@@ -67,10 +79,11 @@ def up(  # noqa: PLR0917 - typer calls it by name
     _check_names(names)
     store = Store()
     keep = Keep(store)
-    keep.refuse_running(names)
+    if not plan:
+        keep.refuse_running(names)
     spec, label = _spec(
         store,
-        kernel=kernel,
+        kernel=kernel or (os.environ.get("LAB_KERNEL") if plan else None),
         flavour=flavour,
         patches=patches,
         config=config,
@@ -79,6 +92,9 @@ def up(  # noqa: PLR0917 - typer calls it by name
         accel=accel,
         llvm=llvm,
     )
+    if plan:
+        print_plan(spec, store, topology=topology, into=into, as_json=as_json)
+        return
     for name in names:
         with progress(f"boot {name}"):
             kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)

@@ -70,6 +70,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     Without a test named, everything in tests/e2e is run.
     """
     from lab import manifest
+    from lab.provider import vagrant_preflight
     from lab.results.merge import new_run
     from lab.store import Store
     from lab.testing import stages
@@ -95,6 +96,8 @@ def test(  # noqa: PLR0917 - typer calls it by name
     )
     if provider == "qemu":
         argv.program()  # before minutes are spent on a build
+    else:
+        vagrant_preflight.require()
     wanted = stages.Wanted(
         kernels=kernels,
         flavours=flavours,

@@ -74,7 +74,7 @@ def build(name: str, file: Path, store: Store) -> Image:
     recipe = recipes.read(file)
 
     def make(path: Path) -> None:
-        debian = store.make("debian", packages(recipe), lambda place: _bootstrap(recipe, place))
+        debian = store.make("debian", packages(recipe), lambda place: bootstrap(recipe, place))
         _make(recipe, debian.path, path)
 
     return _record(name, store.make("image", inputs(recipe), make))
@@ -103,18 +103,21 @@ def packages(recipe: Recipe) -> dict[str, Json]:
 
 def inputs(recipe: Recipe) -> dict[str, Json]:
     """Everything that decides what an image is."""
-    overlay = recipe.resolve("overlay")
-    files: dict[str, Json] = {
-        str(path.relative_to(overlay)): [seal.digest_file(path), path.stat().st_mode & 0o777]
-        for path in sorted(overlay.rglob("*"))
-        if path.is_file()
-    }
     return {
         "packages": packages(recipe),
         "program": seal.digest_file(recipe.resolve("program")),
         "names": list(recipe.names),
         "power": list(recipe.power),
-        "overlay": files,
+        "overlay": files(recipe.resolve("overlay")),
+    }
+
+
+def files(overlay: Path) -> dict[str, Json]:
+    """Content and mode of each file of an overlay."""
+    return {
+        str(path.relative_to(overlay)): [seal.digest_file(path), path.stat().st_mode & 0o777]
+        for path in sorted(overlay.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -156,7 +159,8 @@ def _make(recipe: Recipe, debian: Path, path: Path) -> None:
         remove_tree(tree)
 
 
-def _bootstrap(recipe: Recipe, path: Path) -> None:
+def bootstrap(recipe: Recipe, path: Path) -> None:
+    """Make root.tar and packages.txt, the packages of a recipe unpacked and set up."""
     argv: list[str | Path] = [
         "mmdebstrap",
         "--mode=auto",
@@ -242,26 +246,19 @@ def _add_own(recipe: Recipe, tree: Path) -> None:
     shutil.copytree(recipe.resolve("overlay"), tree, dirs_exist_ok=True, symlinks=True)
     place = tree / PROGRAM_DIRECTORY
     place.mkdir(parents=True, exist_ok=True)
-    run(
-        [
-            "gcc",
-            "-O2",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-static",
-            "-s",
-            "-o",
-            place / "guest",
-            recipe.resolve("program"),
-        ]
-    )
+    compile_program(recipe, place / "guest")
     for name in recipe.names:
         (place / name).symlink_to("guest")
     for name in recipe.power:
         link = tree / "usr/sbin" / name
         link.unlink(missing_ok=True)
         link.symlink_to(f"/{PROGRAM_DIRECTORY}/guest")
+
+
+def compile_program(recipe: Recipe, target: Path) -> None:
+    """Compile the lab's own program of the guest, static."""
+    flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
+    run(["gcc", *flags, "-o", target, recipe.resolve("program")])
 
 
 def _pack(tree: Path, target: Path) -> None:

@@ -53,22 +53,36 @@ def kill(pid: int, started: int | None) -> bool:
 
 
 def users_of(directory: Path) -> list[int]:
-    """Processes that name a private directory on their command lines.
+    """Processes that live in a private directory.
 
-    Finds what was started a moment before its lab died, too early to be told.
+    That is QEMUs that name it on their command lines, and whatever was given it
+    in its environment, as libvirt's daemons and their domains are.  Finds what
+    was started a moment before its lab died, too early to be told.
     """
-    needle = os.fsencode(directory) + b"/"
+    name = os.fsencode(directory)
+    needle = name + b"/"
+    variables = (b"XDG_RUNTIME_DIR=" + name + b"\0", b"HOME=" + name + b"\0")
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             line = (entry / "cmdline").read_bytes()
+            environment = b"\0" + _environment(entry)
         except OSError:
             continue
-        if needle in line and b"qemu-" in line.split(b"\0")[0]:
+        named = needle in line and b"qemu-" in line.split(b"\0")[0]
+        if named or any(b"\0" + variable in environment for variable in variables):
             found.append(int(entry.name))
     return found
+
+
+def _environment(entry: Path) -> bytes:
+    """What a process was given; nothing if it is another user's."""
+    try:
+        return (entry / "environ").read_bytes()
+    except PermissionError:
+        return b""
 
 
 class Estate:
