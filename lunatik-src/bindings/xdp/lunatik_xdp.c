@@ -239,7 +239,10 @@ static struct xdp_callback *callback_find(const char *script, size_t length, int
 #define __bpf_kfunc	__used		/* 6.1 has no name for it */
 #endif
 
-/* No prototype: the verifier finds it in the module's BTF, nobody else calls. */
+/* The verifier finds it in the module's BTF, nobody else calls; for sparse. */
+__bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx,
+			       void *arg, size_t arg__sz);
+
 #ifdef __bpf_kfunc_start_defs
 __bpf_kfunc_start_defs();
 #endif
