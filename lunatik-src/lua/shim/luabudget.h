@@ -80,6 +80,6 @@ void lunatikvm_setsecret(void);
 #endif
 
 /* what a C stack overflow leaves for its handlers */
-#define LUAI_STACKEXTRA		1024
+#define LUAI_STACKEXTRA		1536
 
 #endif

@@ -104,6 +104,20 @@ def start(machine: Machine, rogue: Rogue, context: str) -> None:
     )
 
 
+@contextmanager
+def cleaned(machine: Machine) -> Iterator[None]:
+    """The next test on the same machine finds it as this one did."""
+    names = ("process_instructions", "memory")
+    values = [machine.succeed(f"cat /sys/module/lunatik/parameters/{name}") for name in names]
+    machine.lua('local e = require("lunatik")._ENV e.rogue_was_fine, e.rogue_may_go = nil, nil')
+    try:
+        yield
+    finally:
+        machine.execute("lunatik stop rogue; lunatik stop bystander")
+        for name, value in zip(names, values, strict=True):
+            machine.execute(f"echo {value.strip()} > /sys/module/lunatik/parameters/{name}")
+
+
 def let_go(machine: Machine, context: str) -> str:
     """Call the rogue once; the message that it ended with."""
     if context == "process":
@@ -130,6 +144,12 @@ def watch_bystander(machine: Machine, kernel: KernelInfo) -> Iterator[None]:
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("rogue", read_rogues(), ids=lambda rogue: rogue.name)
 def test_rogue(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) -> None:
+    with cleaned(machine):
+        attempt(machine, kernel, rogue, context)
+
+
+def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) -> None:
+    """Run one rogue and judge it."""
     start(machine, rogue, context)
     with watch_bystander(machine, kernel):
         said = let_go(machine, context)

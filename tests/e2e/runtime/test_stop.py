@@ -110,6 +110,15 @@ def test_thread_that_never_looks(machine: Machine, body: str) -> None:
     gone(machine)
 
 
+@pytest.mark.fresh
+def test_thread_that_no_budget_ends(machine: Machine) -> None:
+    machine.succeed(f"echo {1 << 50} > /sys/module/lunatik/parameters/process_instructions")
+    machine.copy_to(b"return function() while true do end end", "/lib/modules/lua/deaf.lua")
+    machine.succeed("lunatik spawn deaf", "sleep 0.2", "lunatik stop deaf")
+    machine.wait_until_succeeds("! ps -e | grep deaf")
+    gone(machine)
+
+
 @pytest.mark.parametrize("context", ["process", "softirq", "hardirq"])
 def test_while_it_is_loaded(machine: Machine, context: str) -> None:
     machine.copy_to(
