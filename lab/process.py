@@ -219,6 +219,8 @@ def _start(
     argv: tuple[str, ...], *, cwd: Path | None, env: Mapping[str, str] | None, piped_input: bool
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **(env or {})}
+    # An ordinary user's PATH lacks the directories of depmod and mke2fs.
+    environment["PATH"] = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     try:
         return subprocess.Popen(
             argv,
