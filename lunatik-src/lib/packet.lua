@@ -2,6 +2,10 @@
 --
 -- Finds the transport header of an IP packet.
 --
+local byteorder = require("byteorder")
+
+local ntoh16 <const> = byteorder.ntoh16
+
 local packet = {
 	TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58,
 }
@@ -12,7 +16,7 @@ local FRAGMENT <const> = 44
 
 --- The 16 bits at an offset of a view, as the network orders them.
 function packet.get16(view, offset)
-	return view:getuint8(offset) << 8 | view:getuint8(offset + 1)
+	return ntoh16(view:getuint16(offset))
 end
 
 --- The same of 32.
@@ -26,17 +30,16 @@ function packet.set16(view, offset, value)
 	view:setuint8(offset + 1, value & 255)
 end
 
-local function parse4(view)
+local function locate4(view, size)
 	local start = (view:getuint8(0) & 15) * 4
 	local fragment = packet.get16(view, 6) & 0x1fff
-	if start < 20 or start > #view or fragment ~= 0 then
+	if start < 20 or start > size or fragment ~= 0 then
 		return nil
 	end
-	return view:getuint8(9), start, view:getstring(12, 4), view:getstring(16, 4)
+	return view:getuint8(9), start, 4
 end
 
-local function parse6(view)
-	local size = #view
+local function locate6(view, size)
 	local protocol, start = view:getuint8(6), 40
 	while SKIPPED[protocol] or protocol == FRAGMENT do
 		if start + 8 > size then
@@ -54,29 +57,40 @@ local function parse6(view)
 	if start > size then
 		return nil
 	end
-	return protocol, start, view:getstring(8, 16), view:getstring(24, 16)
+	return protocol, start, 6
 end
 
---- protocol, offset of its header, source, destination (packed); nil if it is
---- no whole IP header, or a fragment that is not the first.
-function packet.parse(view)
-	local size = #view
+-- protocol, offset of its header, version
+local function locate(view, size)
 	if size < 20 then
 		return nil
 	end
 	local version = view:getuint8(0) >> 4
 	if version == 4 then
-		return parse4(view)
+		return locate4(view, size)
 	elseif version == 6 and size >= 40 then
-		return parse6(view)
+		return locate6(view, size)
+	end
+	return nil
+end
+
+--- protocol, offset of its header, source, destination (packed); nil if it is
+--- no whole IP header, or a fragment that is not the first.
+function packet.parse(view)
+	local protocol, start, version = locate(view, #view)
+	if version == 4 then
+		return protocol, start, view:getstring(12, 4), view:getstring(16, 4)
+	elseif version == 6 then
+		return protocol, start, view:getstring(8, 16), view:getstring(24, 16)
 	end
 	return nil
 end
 
 --- offset of the UDP payload, source port, destination port; nil if it is no UDP.
 function packet.udp(view)
-	local protocol, start = packet.parse(view)
-	if protocol ~= packet.UDP or #view < start + 8 then
+	local size = #view
+	local protocol, start = locate(view, size)
+	if protocol ~= packet.UDP or size < start + 8 then
 		return nil
 	end
 	return start + 8, packet.get16(view, start), packet.get16(view, start + 2)
@@ -84,12 +98,13 @@ end
 
 --- offset of the TCP header, of the payload, source port, destination port.
 function packet.tcp(view)
-	local protocol, start = packet.parse(view)
-	if protocol ~= packet.TCP or #view < start + 20 then
+	local size = #view
+	local protocol, start = locate(view, size)
+	if protocol ~= packet.TCP or size < start + 20 then
 		return nil
 	end
 	local payload = start + (view:getuint8(start + 12) >> 4) * 4
-	if payload > #view then
+	if payload > size then
 		return nil
 	end
 	return start, payload, packet.get16(view, start), packet.get16(view, start + 2)
