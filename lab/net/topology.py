@@ -52,6 +52,7 @@ class NodeEntry(Entry):
     """One machine.
 
     Attributes:
+        kernel, flavour: another of the same run; the test's own where None.
         memory: MiB; the flavour's where None.
         cpus: virtual processors.
         routes: prefix, or "default", to gateway.
@@ -59,6 +60,8 @@ class NodeEntry(Entry):
         run: commands, once addresses and routes are set.
     """
 
+    kernel: str | None = None
+    flavour: str | None = None
     memory: Annotated[int, Field(ge=128)] | None = None
     cpus: Annotated[int, Field(ge=1, le=8)] = 1
     routes: dict[Prefix, Gateway] = Field(default_factory=dict)

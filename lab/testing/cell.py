@@ -14,6 +14,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lab.errors import UserError
 
 
+class Peer(BaseModel):
+    """Another kernel of the same run, for topologies that mix them.
+
+    Attributes:
+        name: as in the manifest.
+        kernel, modules: keys of artifacts.
+        flavour, patience, memory, cmdline: as in a cell.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    flavour: str
+    kernel: str
+    modules: str | None = None
+    patience: float = Field(default=1.0, gt=0)
+    memory: int = Field(default=512, ge=64)
+    cmdline: tuple[str, ...] = ()
+
+
 class Cell(BaseModel):
     """What `lab cell run` needs to know.
 
@@ -29,6 +49,7 @@ class Cell(BaseModel):
         shard, shards: this cell's share of the tests, counted from 1.
         workers: processes that share the tests; 0 runs them in one.
         shared: all tests use one machine instead of a pristine one each.
+        peers: every kernel and flavour of the run, this one too.
         times: seconds that a test took in earlier runs; the longest start first.
     """
 
@@ -51,6 +72,7 @@ class Cell(BaseModel):
     shards: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
     shared: bool = False
+    peers: tuple[Peer, ...] = ()
     times: dict[str, float] = {}
 
     def save(self, path: Path) -> None:

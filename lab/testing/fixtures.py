@@ -13,9 +13,10 @@ import pytest
 from lab.net import topology
 from lab.net.network import Network
 from lab.testing import replay
-from lab.testing.rig import shaped
+from lab.testing.rig import Rig, shaped
 from lab.testing.trial import Trial
 from lab.vm.machine import Machine
+from lab.vm.spec import MachineSpec
 
 __all__ = ["kernel", "machine", "machines", "net", "start", "trial"]
 
@@ -81,13 +82,24 @@ def kernel(request: pytest.FixtureRequest, trial: Trial) -> KernelInfo:  # noqa:
 
 @pytest.fixture
 def start(request: pytest.FixtureRequest, trial: Trial) -> Callable[..., Machine]:
-    """start("alice", memory=256): a pristine machine; cold=True boots it."""
+    """start("alice", memory=256): a pristine machine; cold=True boots it.
+
+    release="6.1" or flavour="debug" gives it another kernel of the same run;
+    the test is skipped where the run has none.
+    """
     from lab.testing.plugin import BENCH
 
     bench = request.config.stash[BENCH]
 
-    def start(name: str = "machine", *, cold: bool = False, **shape: object) -> Machine:
-        spec = shaped(bench.rig.spec(name), shape)
+    def start(
+        name: str = "machine",
+        *,
+        cold: bool = False,
+        release: str | None = None,
+        flavour: str | None = None,
+        **shape: object,
+    ) -> Machine:
+        spec = shaped(_usual(bench.rig, name, release, flavour), shape)
         if request.config.getoption("--lab-gdb"):
             spec = replay.stopped(spec, vmlinux=bench.rig.kernel.vmlinux)
         provider = bench.cold if cold else bench.provider
@@ -138,9 +150,24 @@ def net(request: pytest.FixtureRequest, trial: Trial) -> Iterator[Network]:
     if mark and mark.kwargs.get("bridge"):
         chosen = chosen.bridged()
     trial.topology = chosen.drawing()
-    network = Network(chosen, specs=rig.spec, start=trial.start, directory=trial.directory)
+
+    def spec(name: str) -> MachineSpec:
+        node = chosen.nodes.get(name)
+        return rig.spec(name) if node is None else _usual(rig, name, node.kernel, node.flavour)
+
+    network = Network(chosen, specs=spec, start=trial.start, directory=trial.directory)
     yield network
     network.stop()
+
+
+def _usual(rig: Rig, name: str, kernel: str | None, flavour: str | None) -> MachineSpec:
+    if kernel is None and flavour is None:
+        return rig.spec(name)
+    peer = rig.peer(kernel, flavour)
+    if peer is None:
+        wanted = f"{kernel or rig.kernel.name} {flavour or rig.cell.flavour}"
+        pytest.skip(f"{name} wants {wanted}, which is not part of this run (--kernel, --flavour)")
+    return rig.peer_spec(peer, name)
 
 
 def _at_once(make: Callable[[str], Machine], names: Sequence[str]) -> list[Machine]:

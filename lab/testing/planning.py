@@ -14,7 +14,7 @@ from lab.kernel.artifact import Kernel
 from lab.manifest import FlavourSpec
 from lab.modules.artifact import ModuleSet
 from lab.results.merge import load_run
-from lab.testing.cell import Cell
+from lab.testing.cell import Cell, Peer
 from lab.testing.words import Words
 
 
@@ -43,7 +43,24 @@ class Way:
 
 def plan(built: Sequence[Built], way: Way, *, run: str, times: Mapping[str, float]) -> list[Cell]:
     """The cells of a run, in the order in which they are run."""
-    return [cell for stage in built for cell in _cells(stage, way, run=run, times=times)]
+    peers = tuple(_peer(stage) for stage in built)
+    return [
+        cell.model_copy(update={"peers": peers})
+        for stage in built
+        for cell in _cells(stage, way, run=run, times=times)
+    ]
+
+
+def _peer(stage: Built) -> Peer:
+    return Peer(
+        name=stage.kernel.name,
+        flavour=stage.kernel.flavour,
+        kernel=stage.kernel.key,
+        modules=stage.modules.key if stage.modules else None,
+        patience=stage.flavour.patience,
+        memory=stage.flavour.memory,
+        cmdline=tuple(stage.flavour.cmdline),
+    )
 
 
 def _cells(stage: Built, way: Way, *, run: str, times: Mapping[str, float]) -> Iterator[Cell]:

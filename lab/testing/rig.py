@@ -15,7 +15,7 @@ from lab.kernel.artifact import Kernel, load_kernel
 from lab.modules.artifact import ModuleSet, load_modules
 from lab.provider import Provider
 from lab.store import Artifact, Store
-from lab.testing.cell import Cell
+from lab.testing.cell import Cell, Peer
 from lab.vm import accel
 from lab.vm.spec import MachineSpec
 from lab.watch.follow import objection
@@ -33,10 +33,8 @@ class Rig:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        kernel = self._artifact("kernel", self.cell.kernel)
-        put(self, "kernel", load_kernel(key=kernel.key, path=kernel.path))
-        modules = self.cell.modules and self._artifact("modules", self.cell.modules)
-        put(self, "modules", modules and load_modules(key=modules.key, path=modules.path))
+        put(self, "kernel", self._kernel(self.cell.kernel))
+        put(self, "modules", self._modules(self.cell.modules))
         image = self._artifact("image", self.cell.image)
         put(
             self,
@@ -48,6 +46,16 @@ class Rig:
                 packages=image.path / "packages.txt",
             ),
         )
+
+    def _kernel(self, key: str) -> Kernel:
+        found = self._artifact("kernel", key)
+        return load_kernel(key=found.key, path=found.path)
+
+    def _modules(self, key: str | None) -> ModuleSet | None:
+        if key is None:
+            return None
+        found = self._artifact("modules", key)
+        return load_modules(key=found.key, path=found.path)
 
     def _artifact(self, kind: str, key: str) -> Artifact:
         found = self.store.find(kind, key)
@@ -81,12 +89,29 @@ class Rig:
             accel=self.accel,
             cmdline=self.cell.cmdline,
             patience=self.patience,
-            prepare=("modprobe lunatik",) if self._has_lunatik else (),
+            prepare=_preparation(self.modules),
         )
 
-    @property
-    def _has_lunatik(self) -> bool:
-        return self.modules is not None and "lunatik.ko" in self.modules.files
+    def peer(self, kernel: str | None, flavour: str | None) -> Peer | None:
+        """Another kernel or flavour of this run; None where it has no such one.
+
+        What is not said is as in the cell.
+        """
+        wanted = (kernel or self.kernel.name, flavour or self.cell.flavour)
+        return next((p for p in self.cell.peers if (p.name, p.flavour) == wanted), None)
+
+    def peer_spec(self, peer: Peer, name: str) -> MachineSpec:
+        """The usual machine of another kernel of this run."""
+        modules = self._modules(peer.modules)
+        return replace(
+            self.spec(name),
+            kernel=self._kernel(peer.kernel).bzimage,
+            payload=modules.payload if modules else None,
+            memory=peer.memory,
+            cmdline=peer.cmdline,
+            patience=peer.patience,
+            prepare=_preparation(modules),
+        )
 
     def _objection(self, log: str) -> str | None:
         return objection(log, kernel=self.kernel.version, flavour=self.cell.flavour)
@@ -110,6 +135,10 @@ class Rig:
             provider: Provider = module.VagrantProvider(store=self.store)
             return provider
         raise UserError(f"there is no provider `{self.cell.provider}`", right="qemu or vagrant")
+
+
+def _preparation(modules: ModuleSet | None) -> tuple[str, ...]:
+    return ("modprobe lunatik",) if modules and "lunatik.ko" in modules.files else ()
 
 
 def shaped(spec: MachineSpec, shape: dict[str, object]) -> MachineSpec:

@@ -21,6 +21,8 @@ _RULER = re.compile(r"^={20,}$")
 
 # Seconds of the guest's clock after which a line belongs to nothing before it.
 _QUIET = 2.0
+# Seconds between a message and the report that it announces.
+_BREATH = 0.02
 _LONGEST = 400
 # Lines that a report may have before the one that names it.
 _LONGEST_HEAD = 30
@@ -79,7 +81,7 @@ class Parser:
         done: list[Event] = []
         if self._open is not None and self._is_over(self._open, time, text):
             done = self.flush()
-        if text == _CUT or (_RULER.match(text) and not self.open):
+        if (text == _CUT and not self.open) or (_RULER.match(text) and not self.open):
             self._open = _Report(line=self._number, time=time, last=time, lines=[text])
             return done
         # The end of a panic repeats its first line.
@@ -94,7 +96,8 @@ class Parser:
 
     def _is_over(self, report: _Report, time: float, text: str) -> bool:
         if text == _CUT:
-            return True
+            # BUG() after a message that names it, as usercopy does: one report.
+            return report.best is None or report.stack_seen or time - report.last > _BREATH
         longest = _LONGEST if report.best is not None else _LONGEST_HEAD
         return time - report.last > _QUIET or len(report.lines) >= longest
 

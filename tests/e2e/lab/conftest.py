@@ -60,7 +60,7 @@ def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Inner
             [sys.executable, "-c", "from lab.cli import main; main()", "cell", "run",
              str(home / "cell.json")],
             env={**os.environ, **(environment or {})}, capture_output=True, text=True,
-            timeout=900, check=False,
+            timeout=1800, check=False,
         )  # fmt: skip
         output = ended.stdout + ended.stderr
         results = home / "results.json"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every crash that the kernel offers to make on purpose is seen, named and blamed right.
+
+An inner run provokes them, a pristine victim and a bystander for each; this
+one reads its results.  What each must look like is data (lkdtm/<kernel>.yaml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.results.record import Splat, TestResult
+from lab.testing.cell import load_cell
+from lab.testing.fixtures import KernelInfo
+
+pytestmark = [pytest.mark.limit(1500), pytest.mark.slow, pytest.mark.fresh]
+
+TABLES = Path(__file__).parent / "lkdtm"
+
+#: Share of the types that may be silent or left out.
+QUIET = 0.25
+
+INNER = """
+TYPES = {types!r}
+PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"
+
+def test_offered(machine):
+    machine.module("lkdtm")
+    offered = machine.succeed(f"cat {{PROVOKE}}").splitlines()[1:]
+    assert {{name for name in offered if name}} == set(TYPES)
+
+@pytest.mark.limit(90)
+@pytest.mark.parametrize("kind", TYPES)
+def test_provoke(start, kind):
+    # SMEP and SMAP: what the kernel does with user memory shall be seen.
+    shape = {{"cpu": "Nehalem,+smep,+smap", "cpus": {cpus!r}.get(kind, 1)}}
+    victim, bystander = start("victim", **shape), start("bystander", cpu=shape["cpu"])
+    bystander.succeed("true")
+    victim.succeed("modprobe lkdtm")
+    # A second instead of twenty, and an end once it has spoken.
+    for name, value in {sysctls!r}.items():
+        victim.succeed(f"echo {{value}} > {{name}}")
+    once = f"echo {{kind}} > {{PROVOKE}}"
+    victim.execute({scripts!r}.get(kind, once).replace("ONCE", once) + "; sleep 0.2", timeout=8)
+
+@pytest.mark.parametrize("number", range(3))
+def test_neighbour(machine, number):
+    machine.succeed("true")
+"""
+
+SYSCTLS = {
+    "/proc/sys/kernel/watchdog_thresh": 1,
+    "/proc/sys/kernel/softlockup_panic": 1,
+    "/proc/sys/kernel/hung_task_timeout_secs": 2,
+    "/proc/sys/kernel/hung_task_panic": 1,
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": 3,
+}
+
+
+def table_for(kernel: KernelInfo) -> dict[str, Any]:
+    """What the types of this kernel must look like; skips where nobody has written it down."""
+    file = TABLES / "{}.{}.yaml".format(*kernel.line)
+    if not file.exists():
+        pytest.skip(f"no table of crash types for {file.stem} yet")
+    table: dict[str, Any] = yaml.safe_load(file.read_text())
+    return table
+
+
+def wanted(entry: Any, flavour: str) -> tuple[frozenset[str], str]:
+    """(kinds that the report may have, reason to be silent): one of them is empty."""
+    if isinstance(entry, Mapping) and "silent" not in entry:
+        entry = entry[flavour]
+    if isinstance(entry, Mapping):
+        return frozenset(), str(entry["silent"])
+    return frozenset(str(entry).split("|")), ""
+
+
+def complaint(test: TestResult, kinds: frozenset[str]) -> str:
+    """What is wrong with the result of a type, or ""."""
+    spoke: list[Splat] = [s for s in test.splats if s.severity != "note" and s.noise is None]
+    if not kinds:
+        if test.status == "passed" and not spoke:
+            return ""
+        return f"expected silent, got {test.status}: {test.message}"
+    if test.status != "kernel" or test.exit != 1:
+        return f"status {test.status}, exit {test.exit}: {test.message}"
+    if spoke[0].kind not in kinds:
+        return f"kind {spoke[0].kind} ({spoke[0].title}), expected {' or '.join(sorted(kinds))}"
+    blamed = {(splat.node, splat.phase) for splat in spoke}
+    return "" if blamed == {("victim", "test")} else f"blamed {sorted(blamed)}"
+
+
+def test_every_crash_type(
+    inner: Callable[..., Any], kernel: KernelInfo, request: pytest.FixtureRequest
+) -> None:
+    table = table_for(kernel)
+    types = list(table["types"])
+    expected = {name: wanted(table["types"][name], kernel.flavour) for name in types}
+    silent = [name for name, (kinds, _) in expected.items() if not kinds]
+    assert len(silent) <= QUIET * len(types), f"{len(silent)} of {len(types)} are silent: {silent}"
+    assert all(reason for kinds, reason in expected.values() if not kinds)
+
+    ours = load_cell(Path(request.config.getoption("--lab-cell")))
+    run = inner(
+        INNER.format(types=types, cpus=table["cpus"], sysctls=SYSCTLS, scripts=table["scripts"]),
+        workers=2,
+        cmdline=(*ours.cmdline, "slub_debug=FZPU"),
+    )
+    assert run["test_offered"].status == "passed", (
+        f"the table and the kernel know different types: {run['test_offered'].detail}"
+    )
+    wrong = {
+        name: said
+        for name, (kinds, _) in expected.items()
+        if (said := complaint(run[f"test_provoke[{name}]"], kinds))
+    }
+    assert not wrong, "\n".join(f"{name}: {said}" for name, said in wrong.items())
+    for number in range(3):
+        assert run[f"test_neighbour[{number}]"].status == "passed"
+    assert run.status == 1

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Different kernels in one network, and the largest of the ready-made ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lab.net.network import Network
+from lab.testing.fixtures import KernelInfo
+from lab.vm.machine import Machine
+
+
+@pytest.mark.topology("mixed.yaml")
+@pytest.mark.limit(240)
+def test_flavours_talk_to_each_other(net: Network) -> None:
+    plain, checked = net["plain"], net["checked"]
+    plain.fail("test -e /sys/kernel/debug/kmemleak")
+    checked.succeed("test -e /sys/kernel/debug/kmemleak")
+    for version in (4, 6):
+        plain.succeed(f"ping -c 3 -i 0.1 {net.address('checked', version=version)}")
+
+
+def test_a_kernel_that_the_run_lacks_skips(start: Callable[..., Machine]) -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"wants 0\.1 "):
+        start("old", release="0.1")
+
+
+@pytest.mark.topology("lan16")
+@pytest.mark.limit(120)
+def test_sixteen_on_a_lan(net: Network, kernel: KernelInfo) -> None:
+    if kernel.flavour != "default":
+        pytest.skip("sixteen machines under sanitizers want more than a host of this size")
+    assert len(net.nodes()) == 16
+    last = net["n16"]
+    for name in net.topology.nodes:
+        last.succeed(f"ping -c 1 -W 5 {net.address(name)}")
+    # A LAN of sixteen is one wire: each hears the last one's broadcast.
+    with net.capture("n1") as capture:
+        last.succeed("ping -c 1 -W 1 -b 10.0.0.255 || true")
+    assert any(packet.dst == "ff:ff:ff:ff:ff:ff" for packet in capture.packets())
