@@ -234,6 +234,19 @@ class Machine:
             return
         raise CommandTimeout(node=self.name, command="echo c > /proc/sysrq-trigger", seconds=limit)
 
+    def dump(self, file: Path) -> Path:
+        """Write a vmcore of the guest's memory, for drgn or crash; the guest goes on after it.
+
+        The file is as large as the guest's memory. A kernel that hangs or has
+        panicked is dumped as well, as long as its QEMU runs.
+
+        Raises:
+            InfraError: QEMU could not write it.
+        """
+        target = file.absolute()
+        self.body.monitor("dump-guest-memory", paging=False, protocol=f"file:{target}")
+        return target
+
     def kernel_log(self) -> str:
         """What the kernel has written to its console since the machine started."""
         return self.body.console()
