@@ -63,7 +63,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The lab's speed, as ratios within one run; the guest's, in instructions (tests/bench)."""
-    prepare(session)
+    prepare(session, "bench")
     lab(session, "doctor", "--install")
     if session.posargs:
         pytest(session, "-s", *session.posargs)
