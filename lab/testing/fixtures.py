@@ -99,9 +99,7 @@ def start(request: pytest.FixtureRequest, trial: Trial) -> Callable[..., Machine
         flavour: str | None = None,
         **shape: object,
     ) -> Machine:
-        spec = shaped(_usual(bench.rig, name, release, flavour), shape)
-        if request.config.getoption("--lab-gdb"):
-            spec = replay.stopped(spec, vmlinux=bench.rig.kernel.vmlinux)
+        spec = _watched(request, shaped(_usual(bench.rig, name, release, flavour), shape))
         provider = bench.cold if cold else bench.provider
         return trial.start(spec, provider=provider)
 
@@ -153,7 +151,9 @@ def net(request: pytest.FixtureRequest, trial: Trial) -> Iterator[Network]:
 
     def spec(name: str) -> MachineSpec:
         node = chosen.nodes.get(name)
-        return rig.spec(name) if node is None else _usual(rig, name, node.kernel, node.flavour)
+        if node is None:
+            return rig.spec(name)
+        return _watched(request, _usual(rig, name, node.kernel, node.flavour))
 
     network = Network(chosen, specs=spec, start=trial.start, directory=trial.directory)
     yield network
@@ -168,6 +168,14 @@ def _usual(rig: Rig, name: str, kernel: str | None, flavour: str | None) -> Mach
         wanted = f"{kernel or rig.kernel.name} {flavour or rig.cell.flavour}"
         pytest.skip(f"{name} wants {wanted}, which is not part of this run (--kernel, --flavour)")
     return rig.peer_spec(peer, name)
+
+
+def _watched(request: pytest.FixtureRequest, spec: MachineSpec) -> MachineSpec:
+    """The same, but under gdb where a person asked for it."""
+    if not request.config.getoption("--lab-gdb"):
+        return spec
+    # Its own: in a mixed network that is not the cell's.
+    return replay.stopped(spec, vmlinux=spec.kernel.with_name("vmlinux"))
 
 
 def _at_once(make: Callable[[str], Machine], names: Sequence[str]) -> list[Machine]:
