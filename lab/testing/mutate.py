@@ -6,6 +6,9 @@ breaks and who must notice:
 
     Killed-by: tests/unit/test_store.py::test_made_once
 
+A line `Flavour: debug` says that only this flavour's kernel can notice; its
+tests are those of tests/e2e.
+
 Each is applied to a copy of the checkout, and the test named must fail there,
 having passed in the copy as it was.  Exit status 1 if a mutation survives.
 """
@@ -30,6 +33,25 @@ TIME_LIMIT = 900.0
 """Seconds for one test; a mutation that makes it hang is not killed by it."""
 
 KILLER = re.compile(r"^Killed-by: *(\S.*?) *$", re.MULTILINE)
+FLAVOUR = re.compile(r"^Flavour: *(\S+) *$", re.MULTILINE)
+
+LAB = (sys.executable, "-c", "from lab.cli import main; main()")
+
+
+@dataclass(frozen=True)
+class Killer:
+    """A test, and the flavour of kernel that it wants if not the usual one."""
+
+    test: str
+    flavour: str | None = None
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether it needs machines."""
+        return self.test.startswith("tests/e2e/")
+
+    def __str__(self) -> str:
+        return f"{self.test} ({self.flavour})" if self.flavour else self.test
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class Mutation:
     """A fault, and the tests of which each must notice it."""
 
     file: Path
-    killers: tuple[str, ...]
+    killers: tuple[Killer, ...]
 
     @property
     def name(self) -> str:
@@ -49,14 +71,19 @@ def mutations(directory: Path, names: list[str]) -> list[Mutation]:
     """All of them, or those that are named.
 
     Raises:
-        UserError: there is none of that name, or one names no test.
+        UserError: there is none of that name, one names no test, or a flavour
+            for a test that has no kernel.
     """
     found = {}
     for file in sorted(directory.glob("*.patch")):
         header = file.read_text().split("\n--- ", 1)[0]
-        killers = tuple(KILLER.findall(header))
+        wanted = FLAVOUR.search(header)
+        flavour = wanted.group(1) if wanted else None
+        killers = tuple(Killer(test, flavour) for test in KILLER.findall(header))
         if not killers:
             raise UserError("this mutation names no test", file=file, right="Killed-by: TEST")
+        if flavour and not all(killer.end_to_end for killer in killers):
+            raise UserError("this test has no kernel", file=file, right="no line `Flavour:`")
         found[file.stem] = Mutation(file, killers)
     for name in names:
         if name not in found:
@@ -71,10 +98,13 @@ def survivors(chosen: list[Mutation], root: Path) -> list[str]:
         UserError: a patch does not apply, or its test fails without it.
     """
     lines = []
-    good: set[str] = set()
+    good: set[Killer] = set()
     with tempfile.TemporaryDirectory(prefix="lab-mutate-") as directory:
         copy = Path(directory, "checkout")
         copy_checkout(root, copy)
+        for flavour in sorted({k.flavour for each in chosen for k in each.killers if k.flavour}):
+            # Not within the time limit of a test.
+            run([*LAB, "kernel", "build", "--flavour", flavour], cwd=copy, env=_environment(copy))
         for mutation in chosen:
             for killer in mutation.killers:
                 if killer not in good and not passes(copy, killer):
@@ -108,29 +138,33 @@ def copy_checkout(root: Path, copy: Path) -> None:
             shutil.copy2(root / name, copy / name, follow_symlinks=False)
 
 
-def passes(copy: Path, test: str) -> bool:
+def passes(copy: Path, killer: Killer) -> bool:
     """Whether a test passes in the copy."""
-    finished = _run_test(copy, test)
+    finished = _run_test(copy, killer)
     return finished is not None and finished.status == 0
 
 
-def fails(copy: Path, test: str) -> bool:
+def fails(copy: Path, killer: Killer) -> bool:
     """Whether a test fails in the copy: not whether it cannot be run or hangs."""
-    finished = _run_test(copy, test)
+    finished = _run_test(copy, killer)
     return finished is not None and finished.status == 1
 
 
-def _run_test(copy: Path, test: str) -> Finished | None:
-    end_to_end = test.startswith("tests/e2e/")
-    words = ["-c", "from lab.cli import main; main()", "test"] if end_to_end else ["-m", "pytest"]
-    own = () if end_to_end else ("-q", "-p", "no:cacheprovider")
-    # No bytecode: a patch applied within the second would not be noticed.
-    env = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    argv = [sys.executable, *words, *own, test]
+def _run_test(copy: Path, killer: Killer) -> Finished | None:
+    if killer.end_to_end:
+        flavour = ("--flavour", killer.flavour, "--no-shared") if killer.flavour else ()
+        argv = [*LAB, "test", *flavour, killer.test]
+    else:
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", killer.test]
     try:
-        return run(argv, cwd=copy, env=env, timeout=TIME_LIMIT, check=False)
+        return run(argv, cwd=copy, env=_environment(copy), timeout=TIME_LIMIT, check=False)
     except ProgramTimeout:
         return None
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    # No bytecode: a patch applied within the second would not be noticed.
+    return {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _patch(mutation: Mutation, copy: Path, *options: str) -> None:

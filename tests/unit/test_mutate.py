@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lab import process
+from lab.process import Finished
 from lab.testing import mutate
 
 KILLED = """\
@@ -68,6 +71,31 @@ def test_bad_mutation(
     mutation(checkout, KILLED.replace(old, new))
     assert mutate.main([], checkout) == 2
     assert words in capsys.readouterr().err
+
+
+def test_flavour_is_for_tests_with_a_kernel(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mutation(checkout, KILLED.replace("Killed-by", "Flavour: debug\nKilled-by"))
+    assert mutate.main([], checkout) == 2
+    assert "has no kernel" in capsys.readouterr().err
+
+
+def test_flavour_reaches_the_lab(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = KILLED.replace("tests/test_add.py", "tests/e2e/test_add.py")
+    mutation(checkout, text.replace("Killed-by", "Flavour: debug\nKilled-by"))
+    calls = []
+
+    def run(argv: list[str], **_: object) -> Finished:
+        if argv[0] == sys.executable:
+            calls.append(argv[3:])
+            return Finished(argv=(), status=len(calls) - 2, stdout="", stderr="", seconds=0)
+        return process.run(argv, **_)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mutate, "run", run)
+    assert mutate.main([], checkout) == 0
+    test = ["test", "--flavour", "debug", "--no-shared", "tests/e2e/test_add.py::test_add"]
+    assert calls == [["kernel", "build", "--flavour", "debug"], test, test]
 
 
 def test_no_mutations_is_an_error(checkout: Path) -> None:
