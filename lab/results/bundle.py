@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.progress import note
-from lab.results.record import TestResult
+from lab.results.record import Node, TestResult
 from lab.testing.cell import Cell, load_cell
 from lab.testing.rig import Rig, checkout, root_of
 from lab.testing.trial import directory_name
@@ -25,7 +25,7 @@ def make_bundles(
     tests: Sequence[TestResult], *, rig: Rig, cell_file: Path
 ) -> tuple[TestResult, ...]:
     """Make the bundles of a cell; its tests, with the names of their bundles."""
-    symbols = Symbols(rig.kernel.vmlinux, _module_directories(rig))
+    symbols = _SymbolsOfNodes(rig)
     result = []
     for test in tests:
         if test.status not in _FAILED:
@@ -43,11 +43,24 @@ def make_bundles(
     return tuple(result)
 
 
-def _module_directories(rig: Rig) -> list[Path]:
-    return [rig.kernel.modules] + ([rig.modules.symbols] if rig.modules else [])
+class _SymbolsOfNodes:
+    """The symbols of whatever kernel a node ran, each kernel's read once."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._known: dict[str, Symbols] = {}
+
+    def __getitem__(self, node: Node | None) -> Symbols:
+        kernel, modules = self._rig.modules_for(node.kernel if node else "")
+        if kernel.key not in self._known:
+            directories = [kernel.modules] + ([modules.symbols] if modules else [])
+            self._known[kernel.key] = Symbols(kernel.vmlinux, directories)
+        return self._known[kernel.key]
 
 
-def _make(test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: Symbols) -> None:
+def _make(
+    test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: _SymbolsOfNodes
+) -> None:
     path.mkdir(parents=True, exist_ok=True)
     cell = load_cell(cell_file)
     again = cell.model_copy(
@@ -66,8 +79,9 @@ def _make(test: TestResult, path: Path, *, rig: Rig, cell_file: Path, symbols: S
         shutil.copyfile(file, path / name)
     for node in test.nodes:
         _copy_logs(cell_file.parent / node.directory, path / "nodes" / node.name)
+    nodes = {node.name: node for node in test.nodes}
     stacks = [
-        f"{splat.node}: {splat.title}\n{decode(splat.stack, symbols)}\n"
+        f"{splat.node}: {splat.title}\n{decode(splat.stack, symbols[nodes.get(splat.node)])}\n"
         for splat in test.splats
         if splat.stack
     ]

@@ -54,10 +54,16 @@ class Mark(Record):
 
 
 class Node(Record):
-    """A machine that a test used; `directory` is relative to the cell's."""
+    """A machine that a test used.
+
+    Attributes:
+        directory: relative to the cell's.
+        kernel: key of its kernel; not always the cell's, see `Peer`.
+    """
 
     name: str
     directory: str
+    kernel: str = ""
     cloned: bool = False
     memory: int = 0
     cpus: int = 1

@@ -88,6 +88,7 @@ class Bench:
             leases=self.leases,
             host=self.host,
             expected=patterns,
+            kernel_of=self.rig.kernel_of,
         )
 
     def close(self) -> None:

@@ -113,6 +113,27 @@ class Rig:
             prepare=_preparation(modules),
         )
 
+    def kernel_of(self, spec: MachineSpec) -> Kernel:
+        """The kernel that a machine runs: the cell's, or a peer's."""
+        return next(
+            (kernel for kernel, _ in self._peers if kernel.bzimage == spec.kernel), self.kernel
+        )
+
+    def modules_for(self, key: str) -> tuple[Kernel, ModuleSet | None]:
+        """The kernel of a key, and the modules that its machines get."""
+        return next(
+            (pair for pair in self._peers if pair[0].key == key), (self.kernel, self.modules)
+        )
+
+    @cached_property
+    def _peers(self) -> tuple[tuple[Kernel, ModuleSet | None], ...]:
+        # A store that a cell was carried to may lack what its tests do not use.
+        return tuple(
+            (self._kernel(peer.kernel), self._modules(peer.modules))
+            for peer in self.cell.peers
+            if peer.kernel != self.cell.kernel and self.store.find("kernel", peer.kernel)
+        )
+
     def _objection(self, log: str) -> str | None:
         return objection(log, kernel=self.kernel.version, flavour=self.cell.flavour)
 

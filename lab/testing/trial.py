@@ -7,12 +7,13 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.kernel.artifact import Kernel
 from lab.provider import Provider
 from lab.results.record import Mark, Node, Splat
 from lab.testing.hang import Stacks, gather
@@ -71,6 +72,7 @@ class Trial:
         leases: room on the host.
         host: tells whether the host was slow.
         expected: patterns of splats that the test asks for.
+        kernel_of: which kernel a machine runs, where that may differ.
     """
 
     name = "trial"
@@ -85,6 +87,7 @@ class Trial:
         leases: Leases,
         host: HostWatch,
         expected: Sequence[str] = (),
+        kernel_of: Callable[[MachineSpec], Kernel] | None = None,
     ) -> None:
         self.test = test
         self.directory = directory
@@ -93,6 +96,7 @@ class Trial:
         self.leases = leases
         self.host = host
         self.expected = tuple(expected)
+        self.kernel_of = kernel_of
         self.verdict = PASSED
         #: Lines of the report that the last verdict is about.
         self.last_report: tuple[str, ...] = ()
@@ -137,7 +141,8 @@ class Trial:
             except BaseException:
                 self.leases.give_back(lease)
                 raise
-        self.watch.follow(spec.name, where / "console.log")
+        kernel = self.kernel_of(spec) if self.kernel_of else None
+        self.watch.follow(spec.name, where / "console.log", kernel=kernel)
         self.mark("starts", node=spec.name)
         try:
             machine = backend.start(spec, where)
@@ -238,6 +243,7 @@ class Trial:
                 directory=str(machine.directory.relative_to(base))
                 if machine.directory.is_relative_to(base)
                 else str(machine.directory),
+                kernel=self.kernel_of(machine.spec).key if self.kernel_of else "",
                 cloned=machine.cloned,
                 memory=machine.spec.memory,
                 cpus=machine.spec.cpus,

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.kernel.artifact import Kernel
 from lab.watch.event import Event
 from lab.watch.parser import Parser, parse
 from lab.watch.policy import Policy, load_policy
@@ -49,6 +50,8 @@ class _Console:
     node: str
     path: Path
     parser: Parser
+    version: str
+    flavour: str
     offset: int = 0
     rest: bytes = b""
     phase: str = ""
@@ -87,11 +90,22 @@ class Watch:
         """Seconds since the watch began."""
         return time.monotonic() - self._began
 
-    def follow(self, node: str, log: Path, *, offset: int = 0) -> None:
-        """Follow a console from a byte of its log on; the file may come later."""
+    def follow(
+        self, node: str, log: Path, *, offset: int = 0, kernel: Kernel | None = None
+    ) -> None:
+        """Follow a console from a byte of its log on; the file may come later.
+
+        Args:
+            kernel: of the node, where it may be another than the watch's.
+        """
         with self._lock:
             self._consoles[node] = _Console(
-                node=node, path=log, parser=Parser(self.policy), offset=offset
+                node=node,
+                path=log,
+                parser=Parser(self.policy),
+                version=kernel.version if kernel else self.kernel,
+                flavour=kernel.flavour if kernel else self.flavour,
+                offset=offset,
             )
 
     def enter(self, phase: str) -> None:
@@ -190,14 +204,14 @@ class Watch:
                     phase=console.phase or self.phase,
                     when=round(console.when if console.phase else self.now, 3),
                     event=event,
-                    noise=self._excuse(event),
+                    noise=self._excuse(event, console),
                 )
             )
             console.phase = ""
 
-    def _excuse(self, event: Event) -> str | None:
+    def _excuse(self, event: Event, console: _Console) -> str | None:
         for noise in self.policy.noise:
-            if noise.covers(event.text, kernel=self.kernel, flavour=self.flavour):
+            if noise.covers(event.text, kernel=console.version, flavour=console.flavour):
                 return noise.reason
         return None
 
