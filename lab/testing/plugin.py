@@ -89,6 +89,7 @@ class Bench:
             host=self.host,
             expected=patterns,
             kernel_of=self.rig.kernel_of,
+            holder=self.shared.holder if self.shared else None,
         )
 
     def close(self) -> None:

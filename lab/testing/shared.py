@@ -8,9 +8,10 @@ at its end.
 
 from __future__ import annotations
 
+import uuid
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from lab.errors import LabError
 from lab.testing.lease import Leases, charge
 from lab.testing.rig import Rig
 from lab.vm.machine import Machine
@@ -46,6 +47,9 @@ class SharedMachine:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._machine: Machine | None = None
+        #: Whoever takes leases besides the machine's does it under its name: it
+        #: lies idle meanwhile, and the host may not have a core for both.
+        self.holder = uuid.uuid4().hex
         self._lease = ""
         self._number = 0
         self._last: Trial | None = None
@@ -58,7 +62,9 @@ class SharedMachine:
                 self.close()
             else:
                 taint = self._last.taint("shared")
-        machine = self._machine or self._start()
+        # Neither a host that is full nor the machine's boot is the test's doing.
+        with trial.limit.paused() if trial.limit else nullcontext():
+            machine = self._machine or self._start()
         self._last = trial
         trial.borrow(machine, taint=taint)
         return machine
@@ -80,13 +86,13 @@ class SharedMachine:
     def _start(self) -> Machine:
         spec = self._owner.rig.spec("shared")
         self._lease = self._owner.leases.take(
-            holder="shared", memory=charge(spec.memory), cores=spec.cpus, timeout=900
+            holder=self.holder, memory=charge(spec.memory), cores=spec.cpus, timeout=900
         )
         self._number += 1
         where = self._owner.directory / "nodes" / f"shared-{self._number}"
         try:
             self._machine = self._owner.cold.start(spec, where)
-        except LabError:
+        except BaseException:
             self._owner.leases.give_back(self._lease)
             raise
         return self._machine

@@ -73,6 +73,7 @@ class Trial:
         host: tells whether the host was slow.
         expected: patterns of splats that the test asks for.
         kernel_of: which kernel a machine runs, where that may differ.
+        holder: of the leases; one of its own where None.
     """
 
     name = "trial"
@@ -88,6 +89,7 @@ class Trial:
         host: HostWatch,
         expected: Sequence[str] = (),
         kernel_of: Callable[[MachineSpec], Kernel] | None = None,
+        holder: str | None = None,
     ) -> None:
         self.test = test
         self.directory = directory
@@ -103,7 +105,7 @@ class Trial:
         self.marks: list[Mark] = []
         self.topology: dict[str, object] | None = None
         self.limit: Limit | None = None
-        self._holder = uuid.uuid4().hex
+        self._holder = holder or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
         self._began = time.monotonic()
