@@ -12,7 +12,7 @@ import pytest
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
-pytestmark = [pytest.mark.machine(memory=256), pytest.mark.fresh, pytest.mark.limit(120)]
+pytestmark = [pytest.mark.fresh, pytest.mark.limit(120)]
 
 
 @pytest.fixture
@@ -34,8 +34,6 @@ def opened(core: Path, kernel: KernelInfo) -> Any:
 
 
 def test_a_live_machine(machine: Machine, kernel: KernelInfo, core: Path) -> None:
-    if kernel.has("KASAN"):
-        pytest.skip("drgn needs minutes for the symbols of a debug kernel")
     from drgn.helpers.linux.pid import find_task
 
     machine.succeed("sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >/run/pid")
@@ -49,8 +47,6 @@ def test_a_live_machine(machine: Machine, kernel: KernelInfo, core: Path) -> Non
 
 
 def test_a_panicked_machine(machine: Machine, kernel: KernelInfo, core: Path) -> None:
-    if kernel.has("KASAN"):
-        pytest.skip("drgn needs minutes for the symbols of a debug kernel")
     machine.crash()
     program = opened(machine.dump(core), kernel)
     names = [frame.name for frame in program.crashed_thread().stack_trace()]
