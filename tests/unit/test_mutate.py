@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import process
+from lab.manifest import ROOT
 from lab.process import Finished
 from lab.testing import mutate
 
@@ -106,3 +107,13 @@ def test_unknown_name(checkout: Path, capsys: pytest.CaptureFixture[str]) -> Non
     mutation(checkout, KILLED)
     assert mutate.main(["rong"], checkout) == 2
     assert "no mutation `rong`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "patch", sorted((ROOT / "tests" / "mutations").glob("*.patch")), ids=lambda file: file.stem
+)
+def test_each_of_the_projects_own_applies(patch: Path) -> None:
+    """Running them takes hours; that one has to be refreshed is seen at once."""
+    words = ["patch", "-p1", "--fuzz=0", "--dry-run", "--silent", f"--input={patch}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
