@@ -86,7 +86,7 @@ static int timer_cancel(lua_State *L)
 {
 	struct timer_handle *handle = lunatik_check(L, 1, &timer_class);
 
-	lua_pushboolean(L, try_to_del_timer_sync(&handle->timer->list) > 0);
+	lua_pushboolean(L, timer_delete(&handle->timer->list));
 	return 1;
 }
 

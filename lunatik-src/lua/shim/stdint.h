@@ -4,11 +4,9 @@
 
 #include <linux/types.h>
 
+/* No INTPTR_MAX: 6.1 has no intptr_t, and Lua then takes ptrdiff_t, the same long. */
 #ifndef UINTPTR_MAX
 #define UINTPTR_MAX	(~0UL)
-#endif
-#ifndef INTPTR_MAX
-#define INTPTR_MAX	LONG_MAX
 #endif
 
 #endif
