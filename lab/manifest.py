@@ -162,12 +162,15 @@ class FlavourSpec(Entry):
         memory: MiB of a machine.
         patience: time limits are multiplied by this.
         cmdline: further words for the kernel's command line.
+        suites: what is run under it where nobody names a test; ``e2e`` if
+            left out.
     """
 
     fragments: Names
     memory: Annotated[StrictInt, Field(ge=64)] = 512
     patience: Annotated[StrictInt, Field(ge=1)] = 1
     cmdline: Names = ()
+    suites: Names = ()
 
 
 class SeriesSpec(Entry):
@@ -257,6 +260,8 @@ class Manifest(Entry):
         self._refers(self, "default_image", to=self.images, what="image")
         for kernel in self.kernels.values():
             self._refers(kernel, "patches", to=self.series, what="series")
+        for flavour in self.flavours.values():
+            self._refers(flavour, "suites", to=self.suites, what="suite")
         for tree in self.modules.values():
             self._refers(tree, "lua", to=self.lua, what="Lua")
 

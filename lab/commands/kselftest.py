@@ -101,7 +101,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         key = selftests[_asked(kernels, stage.kernel.name)].key
         options = [*cell.options, "--kselftest", key]
         files.append(save_cell(cell.model_copy(update={"options": tuple(options)}), directory))
-    raise typer.Exit(run_cells(files, directory, began=began))
+    raise typer.Exit(run_cells([files], directory, began=began))
 
 
 def _asked(kernels: tuple[str, ...], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,11 @@ import typer
 from lab.commands.options import Config, Llvm, Patches, chosen
 
 if TYPE_CHECKING:
-    from lab.results.record import CellResult
+    from lab.manifest import Manifest
+    from lab.results.record import CellResult, Unbuilt
     from lab.testing.cell import Cell
+    from lab.testing.planning import Way
+    from lab.testing.stages import Wanted
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +71,8 @@ def test(  # noqa: PLR0917 - typer calls it by name
 ) -> None:
     """Build, boot and test; words that are not the lab's go to pytest.
 
-    Without a test named, everything in tests/e2e is run.
+    Without a test named, the suites of each flavour are run: everything in
+    tests/e2e where lab.yaml does not say otherwise.
     """
     from lab import manifest
     from lab.provider import vagrant_preflight
@@ -76,15 +81,13 @@ def test(  # noqa: PLR0917 - typer calls it by name
     from lab.testing import stages
     from lab.testing.planning import Way, earlier_times, plan
     from lab.testing.rig import checkout
-    from lab.testing.words import Words, sort_words
+    from lab.testing.words import sort_words
     from lab.vm import argv
 
     began = time.time()
     root = checkout()
     words = sort_words(context.args, here=Path.cwd(), root=root)
     lab = manifest.read()
-    if not words.tests:
-        words = Words(options=words.options, tests=tuple(lab.suite("e2e")))
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     way = Way(
         words=words,
@@ -106,8 +109,10 @@ def test(  # noqa: PLR0917 - typer calls it by name
         modules=tuple(module or ()),
         llvm=llvm,
     )
-    built = stages.build(lab, wanted, Store())
     home = (results or root / "results").absolute()
+    if len(kernels) * len(flavours) > 1 and not plan_only:
+        raise typer.Exit(_run_matrix(lab, wanted, way, home=home, began=began))
+    built = stages.build(lab, wanted, Store())
     directory = new_run(home)
     cells = plan(built, way, run=directory.name, times=earlier_times(home))
     files = [save_cell(cell, directory) for cell in cells]
@@ -115,7 +120,47 @@ def test(  # noqa: PLR0917 - typer calls it by name
         for file in files:
             print(file)
         return
-    raise typer.Exit(run_cells(files, directory, began=began))
+    raise typer.Exit(run_cells([files], directory, began=began))
+
+
+def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: float) -> int:
+    """Test each kernel and flavour as soon as it stands; the exit status."""
+    from lab.results.merge import new_run
+    from lab.results.record import Unbuilt
+    from lab.store import Store
+    from lab.testing import stages
+    from lab.testing.aside import build_aside
+    from lab.testing.matrix import bring
+    from lab.testing.planning import Built, earlier_times, plan
+
+    store = Store()
+    workshop = stages.Workshop(lab, wanted, store)
+    planned = stages.prepare(lab, wanted, store)
+    workshop.image()
+    times, directory = earlier_times(home), new_run(home)
+    unbuilt: list[Unbuilt] = []
+
+    def batches() -> Iterator[list[Path]]:
+        standing: list[Built] = []
+        for batch in bring(
+            planned,
+            is_ready=workshop.is_ready,
+            build=workshop.build,
+            aside=lambda stage, stop: build_aside(
+                stage, wanted, directory / "builds" / f"{stage.name}.log", stop
+            ),
+        ):
+            unbuilt.extend(
+                Unbuilt(name=one.stage.name, exit=one.error.exit_status, message=str(one.error))
+                for one in batch
+                if one.error
+            )
+            new = [one.built for one in batch if one.built]
+            cells = plan(new, way, run=directory.name, times=times, before=standing)
+            standing += new
+            yield [save_cell(cell, directory) for cell in cells]
+
+    return run_cells(batches(), directory, began=began, unbuilt=unbuilt)
 
 
 def save_cell(cell: Cell, directory: Path) -> Path:
@@ -125,25 +170,45 @@ def save_cell(cell: Cell, directory: Path) -> Path:
     return path
 
 
-def run_cells(files: list[Path], directory: Path, *, began: float) -> int:
-    """Run cells one after the other and merge their results; the exit status."""
+def run_cells(
+    batches: Iterable[list[Path]],
+    directory: Path,
+    *,
+    began: float,
+    unbuilt: Sequence[Unbuilt] = (),
+) -> int:
+    """Run cells one after the other and merge their results; the exit status.
+
+    Args:
+        batches: of cells' files; the next is asked for when one is through.
+        unbuilt: what got no cell; known when the last batch is.
+    """
     from lab.progress import note
+    from lab.results.compare import differences
     from lab.results.merge import merge
     from lab.results.record import summary
     from lab.testing.running import run_cell
 
     cells: list[CellResult] = []
+    waiting = iter(batches)
     try:
-        for file in files:
-            note(f"cell {file.parent.name}: {file.parent}")
-            cells.append(run_cell(file))
+        for files in waiting:
+            for file in files:
+                note(f"cell {file.parent.name}: {file.parent}")
+                cells.append(run_cell(file))
     finally:
+        if isinstance(waiting, Generator):
+            waiting.close()  # it may have a build running
         # What an interrupt leaves is still worth a report.
-        if cells:
-            run = merge(directory, cells, command=sys.argv, started=began)
+        if cells or unbuilt:
+            run = merge(directory, cells, command=sys.argv, started=began, unbuilt=unbuilt)
     for cell in cells:
         if cell.message:
             note(f"cell {cell.name}: {cell.message}")
+    for one in unbuilt:
+        note(f"not built: {one.name}: {one.message}")
+    for line in differences(run):
+        note(line)
     note(f"results: {directory / 'report.html'}")
     print(summary(run.tests, seconds=run.seconds), flush=True)
     return run.exit

@@ -52,14 +52,7 @@ def build_kernel(recipe: KernelRecipe, *, store: Store) -> Kernel:
     toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
     config = _configure(recipe, toolchain, store)
     final = config.path / "config"
-    inputs: dict[str, Json] = {
-        "format": FORMAT,
-        "source": recipe.source.key,
-        "patches": [patch.key for patch in recipe.series.patches],
-        "config": config_digest(config),
-        "toolchain": {**toolchain.versions},
-        "variables": _stable_variables(toolchain),
-    }
+    inputs = _inputs(recipe, toolchain, config)
 
     def build(content: Path) -> None:
         hot_name = f"{recipe.hot_name}-{toolchain.name}"
@@ -73,6 +66,29 @@ def build_kernel(recipe: KernelRecipe, *, store: Store) -> Kernel:
     # The same bits may go by several names; the caller's is the one to show.
     kernel = load_kernel(key=artifact.key, path=artifact.path)
     return replace(kernel, name=recipe.source.name, flavour=recipe.flavour)
+
+
+def is_built(recipe: KernelRecipe, *, store: Store) -> bool:
+    """Whether the store has the kernel that a recipe describes; it is configured, not built.
+
+    Raises:
+        UserError: a configuration symbol cannot be had.
+    """
+    toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
+    config = _configure(recipe, toolchain, store)
+    return store.get("kernel", _inputs(recipe, toolchain, config)) is not None
+
+
+def _inputs(recipe: KernelRecipe, toolchain: Toolchain, config: Artifact) -> dict[str, Json]:
+    """Everything that goes into a kernel's key."""
+    return {
+        "format": FORMAT,
+        "source": recipe.source.key,
+        "patches": [patch.key for patch in recipe.series.patches],
+        "config": config_digest(config),
+        "toolchain": {**toolchain.versions},
+        "variables": _stable_variables(toolchain),
+    }
 
 
 def configured(recipe: KernelRecipe, *, store: Store) -> Path:

@@ -74,6 +74,7 @@ def make_recipe(
     flavour: str = "default",
     patches: Sequence[str] | None = None,
     config: Path | None = None,
+    extra: Sequence[str] = (),
     llvm: bool = False,
     lock: Path = LOCK,
 ) -> KernelRecipe:
@@ -84,6 +85,7 @@ def make_recipe(
         patches: names in the manifest or whatever ``load_series`` reads, in
             place of the patches that the manifest gives this kernel.
         config: the user's .config, in place of the one in the manifest.
+        extra: fragments of the lab, after all others.
 
     Raises:
         UserError: there is no such kernel, flavour, series, fragment or .config.
@@ -109,6 +111,7 @@ def make_recipe(
         if config is None and spec.config is not None:
             config = spec.resolve("config")
     files += series_fragments(series)
+    files += [fragment_file(name, beside=ROOT) for name in extra]
     if config is not None and not config.is_file():
         raise UserError("there is no such .config", file=config)
 
@@ -129,7 +132,7 @@ def make_recipe(
         series=series,
         open_source=open_source,
         source_key=configuring_key(source, series),
-        hot_name=f"{hot}-{flavour}",
+        hot_name="-".join((hot, flavour, *extra)),
         flavour=flavour,
         fragments=tuple(files),
         own_config=config,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped, TestCase, TestSuite
 
-from lab.results.record import CellResult, RunResult, TestResult
+from lab.results.record import CellResult, RunResult, TestResult, Unbuilt
 
 #: Characters that XML 1.0 cannot hold; consoles are full of them.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -19,6 +19,8 @@ def write_junit(run: RunResult, path: Path) -> None:
     xml = JUnitXml(run.run)
     for cell in run.cells:
         xml.add_testsuite(_suite(cell))
+    for one in run.unbuilt:
+        xml.add_testsuite(_unbuilt(one))
     xml.update_statistics()  # type: ignore[no-untyped-call]
     xml.write(str(path), pretty=True)
 
@@ -40,6 +42,16 @@ def _suite(cell: CellResult) -> TestSuite:
         case = TestCase("the cell itself", classname=cell.name)
         case.result = [Error(_clean(cell.message), "infra")]
         suite.add_testcase(case)
+    return suite
+
+
+def _unbuilt(one: Unbuilt) -> TestSuite:
+    suite, case = TestSuite(one.name), TestCase("the build itself", classname=one.name)
+    # Who wrote the kernel is asked for the one, who runs the lab for the other.
+    ours = one.exit in {1, 2}
+    message = _clean(one.message)
+    case.result = [Failure(message, "failed") if ours else Error(message, "infra")]
+    suite.add_testcase(case)
     return suite
 
 

@@ -92,6 +92,23 @@ def leaves(tests: tuple[KtapTest, ...], *, above: str = "") -> Iterator[tuple[st
             yield path, test
 
 
+def complaints(ktap: Ktap) -> list[str]:
+    """Why a stream has not passed, a line each."""
+    bad = [
+        f"{name}: {test.why or 'not ok'}"
+        for name, test in leaves(ktap.tests)
+        if test.status == "failed"
+    ]
+    return [*ktap.wrong, *bad]
+
+
+def reasons(ktap: Ktap) -> list[str]:
+    """Why a stream was skipped, in the words of its tests, each once."""
+    said = [line for test in ktap.tests for line in test.lines if "SKIP" in line]
+    said = said or [test.why for _, test in leaves(ktap.tests) if test.why]
+    return list(dict.fromkeys(said)) or [ktap.why_not or "it says SKIP"]
+
+
 class _Level:
     """Results of one depth that wait for the result line of the depth above."""
 

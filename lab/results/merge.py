@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lab.errors import InfraError
 from lab.results.junit import write_junit
-from lab.results.record import CellResult, RunResult, exit_status
+from lab.results.record import CellResult, RunResult, Unbuilt, exit_status
 from lab.results.report import write_report
 
 
@@ -55,13 +55,19 @@ def load_run(path: Path) -> RunResult:
 
 
 def merge(
-    directory: Path, cells: Sequence[CellResult], *, command: Sequence[str], started: float
+    directory: Path,
+    cells: Sequence[CellResult],
+    *,
+    command: Sequence[str],
+    started: float,
+    unbuilt: Sequence[Unbuilt] = (),
 ) -> RunResult:
     """Write a run's results and point `latest` at them.
 
     Args:
         directory: of the run.
         cells: what its cells found out.
+        unbuilt: what could not be built.
         command: the words of the command line.
         started: seconds since 1970.
     """
@@ -70,17 +76,23 @@ def merge(
         command=tuple(command),
         started=started,
         seconds=round(time.time() - started, 3),
-        exit=max(
-            [exit_status(test for cell in cells for test in cell.tests)]
-            + [cell.exit for cell in cells if cell.message]
-        ),
+        exit=_exit(cells, unbuilt),
         cells=tuple(cells),
+        unbuilt=tuple(unbuilt),
     )
     publish(directory / "run.json", run.model_dump_json(indent=1))
     write_junit(run, directory / "junit.xml")
     write_report(run, directory / "report.html")
     point_latest(directory)
     return run
+
+
+def _exit(cells: Sequence[CellResult], unbuilt: Sequence[Unbuilt]) -> int:
+    codes = [one.exit for one in unbuilt]
+    codes += [cell.exit for cell in cells if cell.message]
+    if cells or not unbuilt:
+        codes.append(exit_status(test for cell in cells for test in cell.tests))
+    return max(codes)
 
 
 def publish(path: Path, text: str) -> None:

@@ -147,8 +147,16 @@ class CellResult(Record):
     tests: tuple[TestResult, ...] = ()
 
 
+class Unbuilt(Record):
+    """A kernel and flavour of a run that could not be built, so that nothing was tested."""
+
+    name: str
+    exit: int
+    message: str
+
+
 class RunResult(Record):
-    """A whole run: its cells, and the exit status of it all."""
+    """A whole run: its cells, what got no cell, and the exit status of it all."""
 
     run: str
     command: tuple[str, ...]
@@ -156,6 +164,7 @@ class RunResult(Record):
     seconds: float
     exit: int
     cells: tuple[CellResult, ...]
+    unbuilt: tuple[Unbuilt, ...] = ()
 
     @property
     def tests(self) -> tuple[TestResult, ...]:

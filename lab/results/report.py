@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from lab.progress import seconds
-from lab.results import drawing
+from lab.results import compare, drawing
 from lab.results.record import CellResult, RunResult, TestResult, count
 
 #: What needs a look comes first.
@@ -39,6 +39,8 @@ def write_report(run: RunResult, path: Path) -> None:
     text = environment.get_template("report.html.j2").render(
         run=run,
         rows=rows,
+        columns=compare.columns(run),
+        compared=compare.table(run),
         counts=count(run.tests),
         subsystems=sorted({row.test.subsystem for row in rows}),
         began=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started)),

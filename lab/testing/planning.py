@@ -20,13 +20,17 @@ from lab.testing.words import Words
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What one kernel and flavour of a run stand on."""
+    """What one kernel and flavour of a run stand on.
+
+    Attributes:
+        tests: what is run on it where the user names no tests.
+    """
 
     kernel: Kernel
     modules: ModuleSet | None
     image: Image
     flavour: FlavourSpec
-    least_memory: int = 0
+    tests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +45,20 @@ class Way:
     shared: bool = True
 
 
-def plan(built: Sequence[Built], way: Way, *, run: str, times: Mapping[str, float]) -> list[Cell]:
-    """The cells of a run, in the order in which they are run."""
-    peers = tuple(_peer(stage) for stage in built)
+def plan(
+    built: Sequence[Built],
+    way: Way,
+    *,
+    run: str,
+    times: Mapping[str, float],
+    before: Sequence[Built] = (),
+) -> list[Cell]:
+    """The cells of a run, in the order in which they are run.
+
+    Args:
+        before: what stood earlier in this run: no cells any more, but peers.
+    """
+    peers = tuple(_peer(stage) for stage in (*before, *built))
     return [
         cell.model_copy(update={"peers": peers})
         for stage in built
@@ -77,7 +92,7 @@ def _cells(stage: Built, way: Way, *, run: str, times: Mapping[str, float]) -> I
         patience=stage.flavour.patience,
         memory=stage.flavour.memory,
         cmdline=tuple(stage.flavour.cmdline),
-        tests=way.words.tests,
+        tests=way.words.tests or stage.tests,
         options=way.words.options,
         shards=way.shards,
         workers=way.workers,

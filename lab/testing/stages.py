@@ -8,25 +8,56 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.image import build as images
-from lab.kernel.build import build_kernel
-from lab.kernel.recipe import LOCK, make_recipe
+from lab.image.build import Image
+from lab.kernel.build import build_kernel, is_built
+from lab.kernel.recipe import LOCK, KernelRecipe, make_recipe
 from lab.manifest import Manifest
 from lab.modules.build import build_modules
-from lab.modules.tree import module_trees
+from lab.modules.tree import ModuleTree, module_trees
 from lab.store import Store
 from lab.testing.planning import Built
+
+USUAL_SUITE = "e2e"
+"""What is run where neither the user nor the flavour names anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user asked to test."""
+    """What the user asked to test.
+
+    Attributes:
+        fragments: of the lab, on top of every flavour.
+        modules: trees of the user's own, after those of the manifest.
+        manifests_modules: whether the manifest's are wanted.
+    """
 
     kernels: tuple[str, ...]
     flavours: tuple[str, ...]
     patches: tuple[str, ...] | None = None
     config: Path | None = None
+    fragments: tuple[str, ...] = ()
     modules: tuple[Path, ...] = ()
+    manifests_modules: bool = True
     llvm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One kernel in one flavour, before it is built.
+
+    Attributes:
+        kernel: as the user typed it.
+        tests: what is run on it where the user names no tests.
+    """
+
+    kernel: str
+    recipe: KernelRecipe
+    tests: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As cells are called, without the shard."""
+        return f"{self.recipe.source.name}-{self.recipe.flavour}"
 
 
 def select(
@@ -45,38 +76,88 @@ def select(
     return kernels, flavours
 
 
-def build(manifest: Manifest, wanted: Wanted, store: Store) -> list[Built]:
-    """Bring every stage up to date; quick where nothing changed.
+def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:
+    """Every stage of a run; all that is wrong with what was typed shows here.
 
     Errors:
-        LabError: whatever stage it was that failed.
+        UserError: no such kernel, flavour, series, file.
+        HostError: a source cannot be fetched.
     """
-    trees = module_trees(manifest, wanted.modules, lock=LOCK, store=store)
-    # All that can be wrong with what was typed shows before anything is built.
-    recipes = [
-        make_recipe(
-            manifest,
-            name,
-            store=store,
-            flavour=flavour,
-            patches=wanted.patches,
-            config=wanted.config,
-            llvm=wanted.llvm,
+    return [
+        Stage(
+            kernel=name,
+            recipe=make_recipe(
+                manifest,
+                name,
+                store=store,
+                flavour=flavour,
+                patches=wanted.patches,
+                config=wanted.config,
+                extra=wanted.fragments,
+                llvm=wanted.llvm,
+            ),
+            tests=_usual_tests(manifest, flavour),
         )
         for name in wanted.kernels
         for flavour in wanted.flavours
     ]
-    spec = manifest.image(manifest.default_image)
-    image = images.build(manifest.default_image, spec.resolve("recipe"), store)
-    result = []
-    for recipe in recipes:
-        kernel = build_kernel(recipe, store=store)
-        result.append(
-            Built(
-                kernel=kernel,
-                modules=build_modules(kernel, trees, store) if trees else None,
-                image=image,
-                flavour=manifest.flavour(recipe.flavour),
-            )
+
+
+class Workshop:
+    """Brings stages up to date; what all of them share is made once."""
+
+    def __init__(self, manifest: Manifest, wanted: Wanted, store: Store) -> None:
+        self.manifest = manifest
+        self.store = store
+        trees = module_trees(manifest, wanted.modules, lock=LOCK, store=store)
+        theirs = () if wanted.manifests_modules else manifest.modules
+        self.trees: list[ModuleTree] = [tree for tree in trees if tree.name not in theirs]
+        self._image: Image | None = None
+
+    def is_ready(self, stage: Stage) -> bool:
+        """Whether its kernel is in the store; modules take seconds.
+
+        Errors:
+            UserError: a configuration symbol cannot be had.
+        """
+        return is_built(stage.recipe, store=self.store)
+
+    def build(self, stage: Stage) -> Built:
+        """Kernel, modules and image; quick where nothing changed.
+
+        Errors:
+            LabError: whatever it was that failed.
+        """
+        kernel = build_kernel(stage.recipe, store=self.store)
+        return Built(
+            kernel=kernel,
+            modules=build_modules(kernel, self.trees, self.store),
+            image=self.image(),
+            flavour=self.manifest.flavour(stage.recipe.flavour),
+            tests=stage.tests,
         )
-    return result
+
+    def image(self) -> Image:
+        """The root file system of all machines."""
+        if self._image is None:
+            name = self.manifest.default_image
+            recipe = self.manifest.image(name).resolve("recipe")
+            self._image = images.build(name, recipe, self.store)
+        return self._image
+
+
+def build(manifest: Manifest, wanted: Wanted, store: Store) -> list[Built]:
+    """Every stage of a run, one after the other; the first failure ends it.
+
+    Errors:
+        LabError: whatever stage it was that failed.
+    """
+    workshop = Workshop(manifest, wanted, store)
+    stages = prepare(manifest, wanted, store)
+    workshop.image()
+    return [workshop.build(stage) for stage in stages]
+
+
+def _usual_tests(manifest: Manifest, flavour: str) -> tuple[str, ...]:
+    names = manifest.flavour(flavour).suites or (USUAL_SUITE,)
+    return tuple(dict.fromkeys(path for name in names for path in manifest.suite(name)))

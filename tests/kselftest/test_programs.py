@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from lab.kernel.kselftest import Selftests, load_selftests
-from lab.results.ktap import KtapTest, leaves, parse
+from lab.results.ktap import complaints, parse, reasons
 from lab.store import Store
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -60,20 +60,8 @@ def test_program(
     print(done.stdout)
     ktap = parse(done.stdout)
     if ktap.status == "skipped":
-        pytest.skip("; ".join(dict.fromkeys(said(ktap.tests))) or ktap.why_not or "it says SKIP")
-    bad = [
-        f"{name}: {test.why or 'not ok'}"
-        for name, test in leaves(ktap.tests)
-        if test.status == "failed"
-    ]
-    assert ktap.status == "passed", "\n".join([*ktap.wrong, *bad])
-
-
-def said(tests: tuple[KtapTest, ...]) -> list[str]:
-    """Why programs skipped themselves, in their own words."""
-    return [line for test in tests for line in test.lines if "SKIP" in line] or [
-        test.why for test in tests if test.why
-    ]
+        pytest.skip("; ".join(reasons(ktap)))
+    assert ktap.status == "passed", "\n".join(complaints(ktap))
 
 
 def packed(found: Selftests) -> bytes:
