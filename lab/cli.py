@@ -18,10 +18,22 @@ from typing import Annotated
 import typer
 
 from lab import __version__, status
-from lab.commands import cell, doctor, gc, image, kernel, kselftest, machines, modules, replay, test
+from lab.commands import (
+    cell,
+    doctor,
+    gc,
+    image,
+    kernel,
+    kselftest,
+    kunit,
+    machines,
+    modules,
+    replay,
+    test,
+)
 from lab.errors import LabError
 
-COMMANDS = (test, kselftest, kernel, modules, image, machines, cell, replay, doctor, gc)
+COMMANDS = (test, kselftest, kunit, kernel, modules, image, machines, cell, replay, doctor, gc)
 """In the order in which --help lists them."""
 
 

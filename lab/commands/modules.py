@@ -73,6 +73,7 @@ def lint(
     kernel: Kernel = None,
     flavour: Flavour = "default",
     module: Modules = None,
+    llvm: Llvm = False,
 ) -> None:
     """Read modules as the kernel's maintainers would: checkpatch --strict, sparse, W=1."""
     from lab import manifest
@@ -86,7 +87,7 @@ def lint(
     store = Store()
     lab = manifest.read()
     trees = module_trees(lab, module or (), lock=LOCK, store=store)
-    recipe = make_recipe(lab, kernel or lab.default_kernel, store=store, flavour=flavour)
+    recipe = make_recipe(lab, kernel or lab.default_kernel, store=store, flavour=flavour, llvm=llvm)
     built = build_kernel(recipe, store=store)
     findings = [finding for tree in trees for finding in lint_tree(built, tree, store)]
     for finding in findings:

@@ -125,7 +125,7 @@ def test_a_path_is_taken_from_the_file_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["6.1.192", "6.12.117", "7.3.4"])
 def test_the_shipped_fragments_agree_with_each_other(version: str) -> None:
-    names = ("boot", "hardening", "net", "netfilter", "bpf", "cpufreq", "debug")
+    names = ("boot", "hardening", "net", "netfilter", "bpf", "cpufreq", "debug", "kunit")
     files = [fragment_file(name, beside=Path()) for name in names]
     assert len(gather(files, version=version, own_config=False)) > 200
     assert {file.stem for file in FRAGMENTS.glob("*.config")} == set(names)
