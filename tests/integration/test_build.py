@@ -13,8 +13,10 @@ import pytest
 from kernel_kit import Bench, said
 
 from lab.errors import HostError, KernelError, UserError
-from lab.kernel.build import SUSPECT, heal
+from lab.kernel.build import SUSPECT, heal, is_built
 from lab.store import Store
+from lab.testing.aside import build_aside
+from lab.testing.stages import Stage, Wanted
 
 
 @pytest.fixture
@@ -48,6 +50,14 @@ def test_the_same_inputs_are_built_once(bench: Bench) -> None:
     before = log.stat().st_mtime_ns
     assert bench.build().key == first.key
     assert log.stat().st_mtime_ns == before
+
+
+def test_whether_it_is_built_is_known_without_building(bench: Bench) -> None:
+    recipe = bench.recipe()
+    assert not is_built(recipe, store=bench.store)
+    assert not (bench.store.root / "hot/build").exists()
+    bench.build()
+    assert is_built(recipe, store=bench.store)
 
 
 def test_a_change_compiles_only_its_file(bench: Bench) -> None:
@@ -112,6 +122,22 @@ def test_the_first_compiler_error_is_shown(bench: Bench) -> None:
     assert "make" not in error.what.split("\n")[0]
     assert error.exit_status == 1
     assert not list(bench.store.root.glob("artifacts/kernel/*"))
+
+
+def test_a_build_beside_the_tests_fails_as_it_would_by_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.edit("drivers/driver.c", "return DRIVER_ANSWER", "return NOT_DEFINED")
+    monkeypatch.setenv("LAB_MANIFEST", str(bench.manifest))
+    monkeypatch.setenv("LAB_CACHE", str(bench.store.root))
+    stage = Stage(kernel=str(bench.tree), recipe=bench.recipe(), tests=())
+    wanted = Wanted(kernels=(stage.kernel,), flavours=("tiny",))
+    log = bench.home / "builds/linux-tiny.log"
+    with pytest.raises(KernelError) as caught:
+        build_aside(stage, wanted, log, threading.Event())
+    assert str(caught.value).startswith("drivers/driver.c:6: ")
+    assert "NOT_DEFINED" in str(caught.value)
+    assert str(log) in str(caught.value)
 
 
 def test_a_repaired_kernel_builds_on(bench: Bench) -> None:
@@ -234,6 +260,8 @@ import sys
 from pathlib import Path
 from kernel_kit import Bench
 from lab.store import Store
+from lab.testing.aside import build_aside
+from lab.testing.stages import Stage, Wanted
 bench = Bench.__new__(Bench)
 bench.home = Path(sys.argv[1])
 bench.tree = bench.home / "linux"
