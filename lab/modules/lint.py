@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from lab.errors import InfraError
+from lab.errors import HostError, InfraError
 from lab.kernel.artifact import Kernel
 from lab.kernel.make import environment, processors
 from lab.manifest import Entry, Names, Text, first_error
@@ -32,6 +32,7 @@ EXCEPTIONS = "lint.yaml"
 
 _CHECKPATCH = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+): \w+:(?P<kind>[A-Z_0-9]+): (?P<what>.*)$")
 _COMPILER = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?:warning|error): (?P<what>.*)$")
+_NO_SPARSE = re.compile(r"C=\d specified, but \S+ is not available or not up to date")
 _OBJTOOL = re.compile(r"^(?P<file>\S+\.o): warning: objtool: (?P<what>.*)$")
 
 
@@ -71,6 +72,7 @@ def lint(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
 
     Raises:
         UserError: lint.yaml is not as it should be.
+        HostError: nothing was found, but this kernel's make did not run sparse.
         InfraError: checkpatch or make did not get to the end.
     """
     excepted = _read_exceptions(tree.path / EXCEPTIONS)
@@ -85,7 +87,14 @@ def lint(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
             findings.append(finding)
     findings += [_unused(tree, one) for one in excepted if one not in used]
     with progress(f"sparse and W=1 of {tree.name} for {kernel.name} {kernel.flavour}"):
-        findings += _compile(kernel, tree, store)
+        lines, work = _compile(kernel, tree, store)
+    findings += findings_of(lines, work)
+    if not findings and refused_sparse(lines):
+        raise HostError(
+            f"sparse did not read {tree.name}: {kernel.name} wants a newer one, and its make "
+            "goes on without",
+            right="lint against an older kernel, or install a newer sparse",
+        )
     return findings
 
 
@@ -139,7 +148,8 @@ def _checkpatch(kernel: Kernel, tree: ModuleTree, store: Store) -> Iterator[Find
             yield Finding(file, int(match["line"]), match["kind"], match["what"])
 
 
-def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
+def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> tuple[list[str], Path]:
+    """What make says with W=1 and C=2, and below which directory."""
     with store.scratch(f"lint-{tree.name}") as scratch:
         work = scratch / "tree"
         work.mkdir()
@@ -150,10 +160,23 @@ def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> list[Finding]:
         argv = ["make", "-C", str(kernel.devel), f"-j{processors()}", "--output-sync=target"]
         argv += [f"{name}={value}" for name, value in words.items()]
         finished = run([*argv, "modules"], env=environment(store), timeout=1800)
-        return sorted(
-            set(_warnings(f"{finished.stdout}\n{finished.stderr}".splitlines(), work)),
-            key=lambda finding: (finding.file, finding.line),
-        )
+        return finished.stdout.splitlines() + finished.stderr.splitlines(), work
+
+
+def refused_sparse(lines: Iterable[str]) -> bool:
+    """Whether make found sparse too old; it then only warns.
+
+    7.3 wants one that knows __typeof_unqual__; 0.6.4 (Debian 12) does not.
+    """
+    return any(_NO_SPARSE.search(line) for line in lines)
+
+
+def findings_of(lines: Sequence[str], work: Path) -> list[Finding]:
+    """What compiler, sparse and objtool say of a tree's own files, each once, in order."""
+    return sorted(
+        set(_warnings(lines, work)),
+        key=lambda finding: (finding.file, finding.line),
+    )
 
 
 def _warnings(lines: Sequence[str], work: Path) -> Iterator[Finding]:
