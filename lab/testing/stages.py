@@ -96,7 +96,7 @@ def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:
                 extra=wanted.fragments,
                 llvm=wanted.llvm,
             ),
-            tests=_usual_tests(manifest, flavour),
+            tests=usual_tests(manifest, flavour),
         )
         for name in wanted.kernels
         for flavour in wanted.flavours
@@ -158,6 +158,7 @@ def build(manifest: Manifest, wanted: Wanted, store: Store) -> list[Built]:
     return [workshop.build(stage) for stage in stages]
 
 
-def _usual_tests(manifest: Manifest, flavour: str) -> tuple[str, ...]:
+def usual_tests(manifest: Manifest, flavour: str) -> tuple[str, ...]:
+    """What is run under a flavour where nobody names a test."""
     names = manifest.flavour(flavour).suites or (USUAL_SUITE,)
     return tuple(dict.fromkeys(path for name in names for path in manifest.suite(name)))

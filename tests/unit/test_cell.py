@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lab import manifest
 from lab.errors import UserError
 from lab.image.build import Image
 from lab.kernel.artifact import Kernel
@@ -15,6 +17,7 @@ from lab.manifest import FlavourSpec
 from lab.testing.cell import Cell, load_cell
 from lab.testing.planning import Built, Way, earlier_times, plan
 from lab.testing.rig import root_of
+from lab.testing.stages import usual_tests
 from lab.testing.words import Words, sort_words
 
 WORDS = Words(options=("-x",), tests=("tests/e2e",))
@@ -52,6 +55,32 @@ def test_shards_and_the_shared_machine_of_debug() -> None:
     assert cells[0].patience == 4
     assert cells[0].memory == 1024
     assert cells[0].times == {"t": 1.5}
+
+
+def test_a_flavour_has_tests_of_its_own_where_nobody_names_any() -> None:
+    stage = replace(built("6.12", "race"), tests=("tests/e2e/smoke",))
+    unnamed = Words(options=(), tests=())
+    for words, expected in ((unnamed, ("tests/e2e/smoke",)), (WORDS, ("tests/e2e",))):
+        (cell,) = plan([stage], Way(words=words), run="r", times={})
+        assert cell.tests == expected
+
+
+def test_peers_are_all_that_stand_so_far() -> None:
+    old, new = built("6.1", "default"), built("6.12", "default")
+    (cell,) = plan([new], Way(words=WORDS), run="r", times={}, before=[old])
+    assert cell.name == "6.12-default-1"
+    assert [peer.name for peer in cell.peers] == ["6.1", "6.12"]
+
+
+def test_suites_of_a_flavour_become_paths_each_once(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "flavours:\n  race: {fragments: [boot], suites: [smoke, shared]}\n"
+        "suites: {shared: [tests/e2e/xdp, tests/e2e/smoke]}\n"
+    )
+    lab = manifest.read(file)
+    assert usual_tests(lab, "race") == ("tests/e2e/smoke", "tests/e2e/xdp")
+    assert usual_tests(lab, "default") == ("tests/e2e",)
 
 
 def test_a_users_tree_makes_a_name_that_is_a_directory() -> None:

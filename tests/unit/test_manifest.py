@@ -70,6 +70,13 @@ def test_values_and_places(root: Path) -> None:
     assert read.module_tree("lunatik").resolve("path") == root / "lunatik-src"
 
 
+def test_a_flavours_suite_must_be_there(root: Path) -> None:
+    error = refused(root, "    fragments: [boot]", "    fragments: [boot]\n    suites: [smokey]")
+    assert error.line == 10
+    assert "there is no suite `smokey`" in str(error)
+    assert "smoke" in (error.right or "")
+
+
 def test_typo_gets_a_suggestion(root: Path) -> None:
     error = refused(root, "    patches: [xdplua]", "    patchs: [xdplua]")
     assert error.line == 6
