@@ -140,8 +140,8 @@ def _checkpatch(kernel: Kernel, tree: ModuleTree, store: Store) -> Iterator[Find
         if error.finished.status != 1:
             raise
         said = error.finished.stdout
-    if "total: " not in said:
-        raise InfraError(f"checkpatch did not get to the end: {said[-300:]}")
+        if "total: " not in said:
+            raise InfraError(f"checkpatch did not get to the end: {said[-300:]}") from None
     for line in said.splitlines():
         if match := _CHECKPATCH.match(line):
             file = match["file"].removeprefix(f"{tree.path}/")

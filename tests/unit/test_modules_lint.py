@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import HostError
+from lab.errors import HostError, InfraError
 from lab.kernel.artifact import Kernel
 from lab.modules import lint as room
 from lab.modules.lint import Finding, findings_of, lint, refused_sparse
@@ -43,6 +43,37 @@ def test_only_the_trees_own_files_count_and_each_once() -> None:
 def test_make_that_goes_on_without_sparse_is_noticed() -> None:
     assert refused_sparse([REFUSED])
     assert not refused_sparse(SAID.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("perl", "found"),
+    [
+        ("exit 0;", 0),  # with --terse it says nothing of clean files
+        ('print "$ARGV[-1]:3: WARNING:SPACING: no\\ntotal: 0 errors, 1 warnings\\n"; exit 1;', 1),
+    ],
+)
+def test_checkpatch_that_ended_well(tmp_path: Path, perl: str, found: int) -> None:
+    kernel, tree = checked(tmp_path, perl)
+    assert [one.file for one in room._checkpatch(kernel, tree, Store(tmp_path / "s"))] == [
+        "a.c"
+    ] * found
+
+
+@pytest.mark.parametrize("perl", ["exit 1;", 'die "no such file";'])
+def test_checkpatch_that_did_not(tmp_path: Path, perl: str) -> None:
+    kernel, tree = checked(tmp_path, perl)
+    with pytest.raises(InfraError):
+        list(room._checkpatch(kernel, tree, Store(tmp_path / "s")))
+
+
+def checked(tmp_path: Path, perl: str) -> tuple[Kernel, ModuleTree]:
+    kernel = Kernel(name="7.3", version="7.3.4", flavour="default", key="k", path=tmp_path)
+    script = kernel.devel / "scripts/checkpatch.pl"
+    script.parent.mkdir(parents=True)
+    script.write_text(perl)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/a.c").touch()
+    return kernel, ModuleTree(name="mine", path=tmp_path / "tree", key="t")
 
 
 def linted(lines: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
