@@ -32,6 +32,7 @@ _MESSAGES = {
 _SCRIPT = """\
 local rcu, data, lunatik = require("rcu"), require("data"), require("lunatik")
 local env = lunatik._ENV
+env.rogue_was_fine, env.rogue_may_go = nil, nil
 {hook_libraries}
 local function rogue()
 {code}

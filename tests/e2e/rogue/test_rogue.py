@@ -24,7 +24,12 @@ from lab.vm.machine import Machine
 ANSWER = 1.0
 
 #: Seconds between two questions, so that asking is not what the guest is busy with.
-PAUSE = 0.1
+PAUSE = 0.2
+
+PARAMETERS = "/sys/module/lunatik/parameters"
+
+#: Ends a script within a script.
+END = "END-OF-LUA"
 
 #: Instructions of one entry: small, so that a loop is found out soon under emulation.
 BUDGET = 1_000_000
@@ -91,31 +96,50 @@ class Answers:
             self._thread.join()
 
 
-def start(machine: Machine, rogue: Rogue, context: str) -> None:
-    """Load the rogue, and the bystander beside it."""
-    parameters = "/sys/module/lunatik/parameters"
-    machine.copy_to(rogue.script(context).encode(), "/lib/modules/lua/rogue.lua")
-    machine.copy_to(BYSTANDER.encode(), "/lib/modules/lua/bystander.lua")
-    machine.succeed(
-        "lunatik run bystander",
-        f"echo {BUDGET} > {parameters}/process_instructions",
-        f"echo {rogue.memory} > {parameters}/memory",
-        f"lunatik run rogue {context}",
-    )
+def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
+    """Load the rogue, and the bystander beside it.
+
+    In one command, as each costs the guest some 50 ms under emulation, and
+    there are some hundred rogues.
+
+    Returns:
+        What the parameters were, and the bystander's count.
+    """
+    assert END not in rogue.code
+    script = f"""
+        cd {PARAMETERS}
+        cat process_instructions memory
+        cat > /lib/modules/lua/bystander.lua <<'{END}'
+{BYSTANDER}
+{END}
+        cat > /lib/modules/lua/rogue.lua <<'{END}'
+{rogue.script(context)}
+{END}
+        lunatik run bystander < /dev/null
+        echo {BUDGET} > process_instructions
+        echo {rogue.memory} > memory
+        lunatik run rogue {context} < /dev/null
+        head -n 1 /dev/bystander
+    """
+    done = machine.execute("exec sh -e", input=script)
+    assert done.status == 0, done.stderr
+    return done.stdout.split()
 
 
 @contextmanager
-def cleaned(machine: Machine) -> Iterator[None]:
-    """The next test on the same machine finds it as this one did."""
-    names = ("process_instructions", "memory")
-    values = [machine.succeed(f"cat /sys/module/lunatik/parameters/{name}") for name in names]
-    machine.lua('local e = require("lunatik")._ENV e.rogue_was_fine, e.rogue_may_go = nil, nil')
+def started(machine: Machine, rogue: Rogue, context: str) -> Iterator[int]:
+    """The rogue, loaded; what the bystander counted before.
+
+    The next test on the same machine finds it as this one did.
+    """
+    instructions, memory, count = start(machine, rogue, context)
     try:
-        yield
+        yield int(count)
     finally:
-        machine.execute("lunatik stop rogue; lunatik stop bystander")
-        for name, value in zip(names, values, strict=True):
-            machine.execute(f"echo {value.strip()} > /sys/module/lunatik/parameters/{name}")
+        machine.execute(
+            f"lunatik stop rogue; lunatik stop bystander; cd {PARAMETERS}; "
+            f"echo {instructions} > process_instructions; echo {memory} > memory"
+        )
 
 
 def let_go(machine: Machine, context: str) -> str:
@@ -123,38 +147,33 @@ def let_go(machine: Machine, context: str) -> str:
     if context == "process":
         call = "lunatik -e 'require(\"lunatik\")._ENV.runtimes.rogue:resume()'"
     else:
-        machine.lua('require("lunatik")._ENV.rogue_may_go = true')
-        call = "dmesg -C; bash -c 'echo > /dev/udp/127.0.0.1/9'; dmesg"
-    done = machine.execute(f"({call}) 2>&1")
-    return done.stdout
-
-
-@contextmanager
-def watch_bystander(machine: Machine, kernel: KernelInfo) -> Iterator[None]:
-    """The bystander and the agent answer before, after and in the block."""
-    before = int(machine.succeed("head -n 1 /dev/bystander"))
-    answers = Answers(machine)
-    with answers.watched():
-        yield
-    assert int(machine.succeed("head -n 1 /dev/bystander")) > before
-    assert answers.slowest < ANSWER * kernel.patience
+        allow = "lunatik -e 'require(\"lunatik\")._ENV.rogue_may_go = true'"
+        call = f"{allow}; dmesg -C; bash -c 'echo > /dev/udp/127.0.0.1/9'; dmesg"
+    return machine.execute(f"({call}) 2>&1").stdout
 
 
 @pytest.mark.limit(180)
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("rogue", read_rogues(), ids=lambda rogue: rogue.name)
 def test_rogue(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) -> None:
-    with cleaned(machine):
-        attempt(machine, kernel, rogue, context)
+    with started(machine, rogue, context) as count:
+        attempt(machine, kernel, rogue, context, count)
 
 
-def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) -> None:
-    """Run one rogue and judge it."""
-    start(machine, rogue, context)
-    with watch_bystander(machine, kernel):
+def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str, count: int) -> None:
+    """Let one rogue go and judge it.
+
+    The bystander and the agent answer before, after and meanwhile.
+    """
+    answers = Answers(machine)
+    with answers.watched():
         said = let_go(machine, context)
+    assert answers.slowest < ANSWER * kernel.patience
 
-    fine, *state = machine.lua(STATE).splitlines()
+    done = machine.execute("head -n 1 /dev/bystander; exec lunatik -e -", input=STATE)
+    assert done.status == 0, done.stderr
+    bystander, fine, *state = done.stdout.splitlines()
+    assert int(bystander) > count
     assert len(state) == 3, "the runtime is gone"
     standing, reason, _ = state
     if fine == "true":
@@ -169,5 +188,4 @@ def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) ->
             'lunatik -e \'for _, r in ipairs(require("lunatik").status()) do '
             'if r.name == "rogue" then assert(r.memory < 16384) end end\'',
         )
-    machine.succeed("lunatik stop rogue")
-    assert "rogue" not in machine.succeed("lunatik list")
+    assert "rogue" not in machine.succeed("lunatik stop rogue && lunatik list")
