@@ -83,9 +83,9 @@ def victim(machine: Machine) -> Machine:
     return machine
 
 
-def inject(machine: Machine, words: str, *, limit: float) -> int:
+def inject(machine: Machine, words: str) -> int:
     """Run the injector; how many allocations it made fail."""
-    done = machine.execute(f"python3 /tmp/injector.py {words}", timeout=limit)
+    done = machine.execute(f"python3 /tmp/injector.py {words}", timeout=100)
     assert done.status == 0, done.stderr
     print(done.stdout)
     return int(done.stdout.split()[-2])
@@ -95,8 +95,8 @@ def inject(machine: Machine, words: str, *, limit: float) -> int:
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_own_allocations(victim: Machine, kernel: KernelInfo, scenario: str, times: str) -> None:
-    count = inject(victim, f"{scenario} lunatik {TIMES[times]}", limit=100 * kernel.patience)
+def test_own_allocations(victim: Machine, scenario: str, times: str) -> None:
+    count = inject(victim, f"{scenario} lunatik {TIMES[times]}")
     assert count > 100
 
 
@@ -109,4 +109,4 @@ def test_what_the_kernel_allocates_for_it(
     if not kernel.has("FAILSLAB"):
         pytest.skip("the kernel has no failslab")
     victim.succeed("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug")
-    assert inject(victim, f"{scenario} slab 1", limit=100 * kernel.patience) > 100
+    assert inject(victim, f"{scenario} slab 1") > 100

@@ -49,6 +49,7 @@ def test_goes_on_after_errors(machine: Machine) -> None:
     machine.succeed("sleep 0.2")
     assert int(machine.lua(COUNT)) > first > 2
     machine.wait_until_succeeds("dmesg | grep 'tick.lua:.*even'")
+    machine.succeed("lunatik stop tick")
 
 
 def test_broken_one_is_quiet_and_can_be_stopped(machine: Machine) -> None:
