@@ -18,10 +18,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from lab import status
 from lab.errors import LabError, UserError
@@ -196,8 +198,15 @@ def main(names: list[str], root: Path = ROOT) -> int:
     return 1 if lines else 0
 
 
+def _end(number: int, _: FrameType | None) -> None:
+    # As an exception, so that the copy goes and what runs in it ends.
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
     file = status.take_file()
+    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(asked, _end)
     code = main(sys.argv[1:])
     status.record(file, code)
     sys.exit(code)
