@@ -93,7 +93,10 @@ def line(result: CellResult) -> str:
 
 def _pytest(cell: Cell, path: Path) -> int:
     root = checkout()
-    words = [sys.executable, "-m", "pytest", "-p", "lab.testing.plugin", "--lab-cell", str(path)]
+    # The kernel ends it with us, even while it still imports; follow_parent() is
+    # for its workers, and for us having died before setpriv got there.
+    words = ["setpriv", "--pdeathsig", "KILL"]
+    words += [sys.executable, "-m", "pytest", "-p", "lab.testing.plugin", "--lab-cell", str(path)]
     words += ["--rootdir", str(root_of(cell.tests, root)), "-c", str(root / "pyproject.toml")]
     # Files of tests may have the same name, and the checkout stays as it is.
     words += ["-p", "no:cacheprovider", "--import-mode=importlib"]

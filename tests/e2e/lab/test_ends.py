@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs that end before their time, runs beside each other, guests and hosts gone wild."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.testing.cell import load_cell
+from lab.vm.machine import Machine
+from lab.vm.runtime import base
+
+pytestmark = [pytest.mark.limit(400), pytest.mark.slow]
+
+Runner = Callable[..., Any]  # conftest's, and conftests are not to be imported
+
+#: Names every process of a run, whatever it does to its arguments.
+MARK = "LAB_TEST_OF_ENDS"
+#: Seconds within which all of them must be gone.
+GONE = 5.0
+KILLS = 10
+
+BUSY = """
+@pytest.mark.parametrize("number", range(50))
+def test_busy(machines, number):
+    one, two = machines("one", "two")
+    one.succeed("echo there > /dev/kmsg", "sleep 0.2")
+    two.succeed("dd if=/dev/zero of=/x bs=1M count=20")
+"""
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Processes that were given the mark, zombies apart: pid -> command line."""
+    found = {}
+    needle = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if needle in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def busy(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """busy(mark): start a cell that is busy with machines for long."""
+    ours = load_cell(Path(request.config.getoption("--lab-cell")))
+    test = tmp_path / "test_busy.py"
+    test.write_text("import pytest\n" + BUSY)
+    started = []
+
+    def start(mark: str) -> subprocess.Popen[bytes]:
+        home = tmp_path / mark / "cells" / "busy"
+        home.mkdir(parents=True)
+        cell = ours.model_copy(
+            update={
+                "tests": (str(test),),
+                "options": (),
+                "name": "busy",
+                "workers": 2,
+                "shared": False,
+                "shard": 1,
+                "shards": 1,
+                "times": {},
+            }
+        )
+        cell.save(home / "cell.json")
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", "from lab.cli import main; main()", "cell", "run",
+                 str(home / "cell.json")],
+                env={**os.environ, MARK: mark},
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def kill(lab: subprocess.Popen[bytes], mark: str, *, running: bool = False) -> dict[int, str]:
+    """Kill a run, once its machines run if wanted; what of it is left after GONE seconds."""
+    while running and not any("qemu-system" in line for line in marked(mark).values()):
+        assert lab.poll() is None
+        time.sleep(0.05)
+    lab.send_signal(signal.SIGKILL)
+    lab.wait()
+    deadline = time.monotonic() + GONE
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.limit(400)
+def test_killed_at_any_moment_leaves_no_process(
+    busy: Callable[[str], subprocess.Popen[bytes]], record_property: Callable[[str, object], None]
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    record_property("seed", seed)
+    moments = random.Random(seed)
+    # How long it takes until machines run; a busy host is in no hurry.
+    began = time.monotonic()
+    first = f"{os.getpid()}-first"
+    assert not kill(busy(first), first, running=True)
+    span = 1.5 * (time.monotonic() - began)
+    for number in range(KILLS - 1):
+        mark = f"{os.getpid()}-{number}"
+        lab = busy(mark)
+        time.sleep(moments.uniform(0, span))
+        left = kill(lab, mark)
+        assert not left, f"seed {seed}, kill {number}: left after {GONE:.0f} s: {left}"
+    # What no reaper was there to remove goes at the next start.
+    owners = {path.name.partition("-")[0] for path in base().iterdir() if path.is_dir()}
+    assert not [pid for pid in owners if pid.isdigit() and not Path(f"/proc/{pid}").exists()]
+
+
+def test_runs_beside_each_other_are_as_if_alone(inner: Runner) -> None:
+    source = """
+    def test_good(machine):
+        machine.succeed("true")
+
+    def test_bad(machine):
+        machine.fail("true")
+
+    def test_splat(machine):
+        machine.succeed("echo '<4>WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2' > /dev/kmsg")
+        machine.succeed("sleep 0.3")
+
+    @pytest.mark.parametrize("number", range(8))
+    def test_network(net, number):
+        net["left"].succeed(f"ping -c 1 -W 5 {net.address('right')}")
+    test_network = pytest.mark.topology("pair")(test_network)
+    """
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(inner, source, workers=2, name="first")
+        time.sleep(0.1)  # each makes a directory of its own by counting
+        second = pool.submit(inner, source, workers=2, name="second")
+        runs = first.result(), second.result()
+    for run in runs:
+        network = {name: "passed" for name in run.statuses if name.startswith("test_network")}
+        assert len(network) == 8
+        assert run.statuses == {
+            "test_good": "passed",
+            "test_bad": "failed",
+            "test_splat": "kernel",
+            **network,
+        }
+
+
+@pytest.mark.limit(240)
+def test_a_guest_that_floods_its_console_is_ended_and_the_run_goes_on(inner: Runner) -> None:
+    run = inner(
+        """
+        @pytest.mark.limit(200)
+        def test_flood(start):
+            machine = start("noisy", cmdline=("printk.devkmsg=on",))
+            # 100 MB, if it is let.
+            machine.succeed(
+                "line=$(printf '%0900d' 0); i=0; exec > /dev/kmsg; "
+                "while [ $i -lt 110000 ]; do echo $line; i=$((i + 1)); done",
+                timeout=180,
+            )
+
+        def test_neighbour(machine):
+            machine.succeed("true")
+        """
+    )
+    assert run.statuses["test_neighbour"] == "passed"
+    test = run["test_flood"]
+    assert "wrote more than 32 MiB to its console" in test.message
+    logs = sum(file.stat().st_size for file in run.directory.rglob("*.log"))
+    assert logs < 150 << 20
+
+
+def test_more_memory_than_there_is_is_said_and_the_run_goes_on(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_big(start):
+            start("big", memory=1 << 30)
+
+        def test_neighbour(machine):
+            machine.succeed("true")
+        """
+    )
+    assert run.statuses == {"test_big": "infra", "test_neighbour": "passed"}
+    assert "MiB" in run["test_big"].message
+
+
+FULL = """
+import sys
+from pathlib import Path
+from lab.provider.qemu import QemuProvider
+from lab.store import Store
+from lab.vm.spec import MachineSpec
+
+kernel, root, store, directory = map(Path, sys.argv[1:])
+provider = QemuProvider(store=Store(store))
+machine = provider.start(MachineSpec(name="a", kernel=kernel, root=root), directory)
+print(machine.cloned, machine.succeed("echo here"))
+provider.close()
+print(sorted(path.name for path in (store / "artifacts").glob("snapshot/*")))
+"""
+
+
+def _fails(argv: list[str]) -> bool:
+    return subprocess.run(argv, check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("size", ["4M", "60M"])
+def test_full_disk_while_freezing_boots_cold(machine: Machine, tmp_path: Path, size: str) -> None:
+    spec = machine.spec
+    namespace = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    if shutil.which("unshare") is None or _fails([*namespace, "true"]):
+        pytest.skip("this host gives us no mount namespace")
+    small, results = tmp_path / "small", tmp_path / "results"
+    small.mkdir()
+    ended = subprocess.run(
+        [*namespace, "sh", "-c", f'mount -t tmpfs -o size={size} none {small} && exec "$@"', "sh",
+         sys.executable, "-c", FULL, str(spec.kernel), str(spec.root), str(small), str(results)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "False here" in ended.stdout
+    assert "[]" in ended.stdout
+    assert "no snapshot, so machines boot cold" in ended.stderr
+    assert "Traceback" not in ended.stderr
