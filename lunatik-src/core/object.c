@@ -42,13 +42,9 @@ struct handle {
 
 static struct handle *tohandle(lua_State *L, int arg)
 {
-	struct handle *handle = lua_touserdata(L, arg);
+	struct handle *handle = lunatikvm_touserdata(L, arg, sizeof(*handle));
 
-	if (!handle || lua_type(L, arg) != LUA_TUSERDATA)
-		return NULL;
-	if (lua_rawlen(L, arg) != sizeof(*handle) || handle->self != handle)
-		return NULL;
-	return handle;
+	return handle && handle->self == handle ? handle : NULL;
 }
 
 struct lunatik_object *lunatik_object(lua_State *L, int arg)

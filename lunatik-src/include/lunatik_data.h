@@ -36,11 +36,18 @@ struct lunatik_view_ops {
  * @lent: for @ops; owned by the binding
  * @release: called when the script has let go of the object while this view
  *	is attached to it, if not NULL. Context: that of lunatik_class.release
+ * @near: the first bytes of the window, where they can be read in place, or NULL
+ * @near_size: how many
+ *
+ * The binding keeps @near true while the view is attached. It is a short cut
+ * for reading; the operations must know all bytes.
  */
 struct lunatik_view {
 	const struct lunatik_view_ops *ops;
 	void *lent;
 	void (*release)(struct lunatik_view *view);
+	const u8 *near;
+	size_t near_size;
 };
 
 /* Push a closed view; attach a struct lunatik_view to it. Any context. */

@@ -274,3 +274,24 @@ const char *lunatikvm_where(lua_State *L)
 {
 	return G(L)->vm.where;
 }
+
+static void *touserdata(lua_State *L, int index, size_t size)
+{
+	void *memory = lua_touserdata(L, index);
+
+	if (!memory || lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != size)
+		return NULL;
+	return memory;
+}
+
+/* Arguments are looked at for each call of a method: not by three calls. */
+void *lunatikvm_touserdata(lua_State *L, int index, size_t size)
+{
+	StkId argument = L->ci->func.p + index;
+
+	if (unlikely(index <= 0))
+		return touserdata(L, index, size);
+	if (argument >= L->top.p || !ttisfulluserdata(s2v(argument)))
+		return NULL;
+	return uvalue(s2v(argument))->len == size ? getudatamem(uvalue(s2v(argument))) : NULL;
+}

@@ -82,6 +82,9 @@ const char *lunatikvm_why(enum lunatikvm_reason reason);
 /* "script.lua:12", where the state was when it was stopped; "" if unknown. */
 const char *lunatikvm_where(lua_State *L);
 
+/* The full userdata of exactly @size bytes at stack index @index, or NULL. */
+void *lunatikvm_touserdata(lua_State *L, int index, size_t size);
+
 /*
  * Opens base, coroutine, debug, math, string, table and utf8. May throw. Of
  * debug only what can do no harm, unless the module parameter unsafe_debug.

@@ -138,6 +138,28 @@ static void data_access(lua_State *L, struct access *access)
 	lunatik_try(L, ret);
 }
 
+/* Bytes of a view that can be read in place, NULL if it takes more than that. */
+static const u8 *data_near(lua_State *L, lua_Integer offset, size_t length)
+{
+	const struct lunatik_view *view = lunatik_test(L, 1, &view_class);
+
+	if (likely(view && data_within(view->near_size, offset, length)))
+		return view->near + offset;
+	return NULL;
+}
+
+/* Not inlined: the structure is cleared, also where it is not needed. */
+static noinline void data_read(lua_State *L, lua_Integer offset, void *to, size_t length)
+{
+	struct access access = {
+		.offset = offset,
+		.length = length,
+		.to = to,
+	};
+
+	data_access(L, &access);
+}
+
 static size_t data_size(lua_State *L)
 {
 	struct data *data = lunatik_test(L, 1, &data_class);
@@ -152,14 +174,14 @@ static size_t data_size(lua_State *L)
 #define DATA_INTEGER(name, type)						\
 static int data_get##name(lua_State *L)						\
 {										\
+	lua_Integer offset = luaL_checkinteger(L, 2);				\
+	const u8 *near = data_near(L, offset, sizeof(type));			\
 	type value;								\
-	struct access access = {						\
-		.offset = luaL_checkinteger(L, 2),				\
-		.length = sizeof(value),					\
-		.to = &value,							\
-	};									\
 										\
-	data_access(L, &access);						\
+	if (near)								\
+		memcpy(&value, near, sizeof(value));				\
+	else									\
+		data_read(L, offset, &value, sizeof(value));			\
 	lua_pushinteger(L, (lua_Integer)value);					\
 	return 1;								\
 }										\
@@ -200,7 +222,19 @@ static size_t data_optlength(lua_State *L, int arg, lua_Integer offset)
 	return size - offset;
 }
 
-static void data_pushbytes(lua_State *L, lua_Integer offset, size_t length)
+/* Strings of up to this size are copied by way of the stack. */
+#define DATA_SHORT	16
+
+static void data_pushshort(lua_State *L, const u8 *near, size_t length)
+{
+	char bytes[DATA_SHORT];
+
+	/* Somebody may write there meanwhile; a string of Lua's is hashed first. */
+	memcpy(bytes, near, length);
+	lua_pushlstring(L, bytes, length);
+}
+
+static noinline void data_pushbytes(lua_State *L, lua_Integer offset, size_t length)
 {
 	struct access access = {
 		.offset = offset,
@@ -220,8 +254,13 @@ static void data_pushbytes(lua_State *L, lua_Integer offset, size_t length)
 static int data_getstring(lua_State *L)
 {
 	lua_Integer offset = luaL_checkinteger(L, 2);
+	size_t length = data_optlength(L, 3, offset);
+	const u8 *near = length <= DATA_SHORT ? data_near(L, offset, length) : NULL;
 
-	data_pushbytes(L, offset, data_optlength(L, 3, offset));
+	if (near)
+		data_pushshort(L, near, length);
+	else
+		data_pushbytes(L, offset, length);
 	return 1;
 }
 

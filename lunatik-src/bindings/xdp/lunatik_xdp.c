@@ -31,6 +31,7 @@
 #define XDP_STANDALONE
 #endif
 
+#include "lunatik_bpf.h"
 #include "lunatik_data.h"
 
 struct xdp_device;
@@ -156,6 +157,13 @@ static const struct lunatik_view_ops packet_ops = {
 	.checksum = packet_checksum,
 };
 
+/* Again whenever the packet's bounds have changed. */
+static void packet_show(struct xdp_callback *callback)
+{
+	callback->packet_view.near = callback->buff->data;
+	callback->packet_view.near_size = packet_linear(callback->buff);
+}
+
 /* ---- calling a script --------------------------------------------------- */
 
 static const struct lunatik_class context_class;
@@ -167,12 +175,14 @@ static int callback_handle(lua_State *L, void *arg)
 	lua_Integer action;
 
 	callback->buff = call->buff;
+	packet_show(callback);
 	lunatik_attach(callback->packet_object, &callback->packet_view);
 	lunatik_pushref(L, callback->function);
 	if (callback->standalone) {
 		lunatik_attach(callback->context_object, callback);
 		lunatik_pushref(L, callback->context);
-		lua_call(L, 1, 1);
+		lunatik_pushref(L, callback->packet);
+		lua_call(L, 2, 1);
 	} else {
 		callback->argument_memory.start = call->argument;
 		callback->argument_memory.size = call->argument_size;
@@ -525,9 +535,10 @@ static int context_queue(lua_State *L)
 static int context_adjust_##what(lua_State *L)				\
 {									\
 	struct xdp_callback *callback = lunatik_check(L, 1, &context_class); \
-	int offset = lunatik_checkrange(L, 2, -U16_MAX, U16_MAX);	\
+	int offset = lunatik_checkrange(L, 2, INT_MIN, INT_MAX);	\
 									\
 	lunatik_try(L, xdp_lua_adjust_##what(callback->buff, offset));	\
+	packet_show(callback);						\
 	return 0;							\
 }
 
@@ -544,6 +555,53 @@ static int context_redirect(lua_State *L)
 	ifindex = lunatik_checkrange(L, 2, 1, INT_MAX);
 	lua_pushinteger(L, xdp_lua_redirect(ifindex));
 	return 1;
+}
+
+/*
+ * return ctx:redirect_map(devmap, key[, flags]): the low bits of the flags are
+ * the action if there is nothing at the key
+ */
+static int context_redirect_map(lua_State *L)
+{
+	struct bpf_map *map;
+	u64 flags;
+	u32 key;
+
+	lunatik_check(L, 1, &context_class);
+	map = lunatik_checkdevmap(L, 2);
+	key = lunatik_checkrange(L, 3, 0, U32_MAX);
+	flags = lunatik_optrange(L, 4, 0, 0, U32_MAX);
+	lua_pushinteger(L, xdp_lua_redirect_map(map, key, flags));
+	return 1;
+}
+
+/* One VM instruction's worth of copying. */
+#define EVENT_BYTES_A_UNIT	32
+
+/*
+ * ctx:event(map, bytes[, length]) -> true, or nil and why not. A perf buffer
+ * takes that many bytes of the packet as well.
+ */
+static int context_event(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+	struct bpf_map *map = lunatik_checkevents(L, 2);
+	bool perf = map->map_type == BPF_MAP_TYPE_PERF_EVENT_ARRAY;
+	size_t size;
+	const char *bytes = luaL_checklstring(L, 3, &size);
+	u64 length = lunatik_optrange(L, 4, 0, 0, perf ? xdp_get_buff_len(callback->buff) : 0);
+	u64 flags = perf ? BPF_F_CURRENT_CPU | length << 32 : 0;
+	int ret;
+
+	lunatik_charge(L, (size + length) / EVENT_BYTES_A_UNIT);
+	ret = xdp_lua_event_output(callback->buff, map, flags, bytes, size);
+	if (!ret) {
+		lua_pushboolean(L, true);
+		return 1;
+	}
+	lua_pushnil(L);
+	lua_pushstring(L, lunatik_errname(ret));
+	return 2;
 }
 
 /* An address: an integer for IPv4, 16 bytes for IPv6. */
@@ -624,7 +682,9 @@ static const luaL_Reg context_methods[] = {
 	{ "adjust_tail", context_adjust_tail },
 	{ "adjust_meta", context_adjust_meta },
 	{ "redirect", context_redirect },
+	{ "redirect_map", context_redirect_map },
 	{ "fib_lookup", context_fib_lookup },
+	{ "event", context_event },
 #endif
 	{ NULL, NULL }
 };
@@ -734,7 +794,7 @@ static bool attached_already(const struct lunatik_runtime *runtime)
 }
 
 /* xdp.attach(fn(packet, argument) -> action), to be called from eBPF
- * xdp.attach(fn(ctx) -> action, {dev =, mode = "native"|"generic", fallback =})
+ * xdp.attach(fn(ctx, packet) -> action, {dev =, mode = "native"|"generic", fallback =})
  */
 static int xdp_attach(lua_State *L)
 {
@@ -882,30 +942,6 @@ static const struct lunatik_library xdp_library = {
 };
 
 LUNATIK_LIBRARY(xdp, xdp_library);
-
-#define XDP_CONSTANT(name)	{ #name, XDP_##name }
-
-static const struct lunatik_constant xdp_constants[] = {
-	XDP_CONSTANT(ABORTED),
-	XDP_CONSTANT(DROP),
-	XDP_CONSTANT(PASS),
-	XDP_CONSTANT(TX),
-	XDP_CONSTANT(REDIRECT),
-	{ NULL }
-};
-
-static const struct lunatik_namespace xdp_namespaces[] = {
-	{ NULL, xdp_constants },
-	{ NULL, NULL }
-};
-
-static const struct lunatik_library linux_xdp_library = {
-	.name = "linux.xdp",
-	.contexts = LUNATIK_ANY,
-	.namespaces = xdp_namespaces,
-};
-
-LUNATIK_LIBRARY(linux_xdp, linux_xdp_library);
 
 static int __init lunatik_xdp_init(void)
 {

@@ -117,6 +117,13 @@ def thread() -> None:
     lua.run("threaded:stop() victim:stop()")
 
 
+def mapped() -> None:
+    """A script opens a map that is pinned, uses it with interrupts off, and is stopped."""
+    lua.run('victim = require("lunatik").runtime("mapped", "hardirq")')
+    lua.run("return victim:resume()")
+    lua.run("victim:stop()")
+
+
 SCENARIOS: dict[str, Callable[[], None]] = {
     "session": session,
     "process": process,
@@ -124,6 +131,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "hardirq": lambda: interrupt("hardirq"),
     "packet": packet,
     "thread": thread,
+    "mapped": mapped,
 }
 
 CLEANUP = """

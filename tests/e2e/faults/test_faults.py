@@ -16,7 +16,7 @@ from lab.vm.machine import Machine
 
 INJECTOR = Path(__file__).with_name("injector.py")
 
-SCENARIOS = ("session", "process", "softirq", "hardirq", "packet", "thread")
+SCENARIOS = ("session", "process", "softirq", "hardirq", "packet", "thread", "mapped")
 
 SCRIPTS = {
     "victim": """
@@ -57,6 +57,13 @@ netfilter.register{
 	pf = nf.proto.IPV4, hooknum = nf.inet.LOCAL_IN, priority = nf.ip.pri.FILTER,
 }
 """,
+    "mapped": """
+local map = require("bpf").hash("/sys/fs/bpf/victim")
+return function()
+	local value = ("v"):rep(300)
+	assert(map:update(7, value) and map:lookup(7) == value and map:delete(7))
+end
+""",
     "threaded": """
 local thread, linux = require("thread"), require("linux")
 return function()
@@ -80,6 +87,10 @@ def victim(machine: Machine) -> Machine:
     for name, text in SCRIPTS.items():
         machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
     machine.copy_to(INJECTOR, "/tmp/injector.py")
+    machine.succeed(
+        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf; "
+        "bpftool map create /sys/fs/bpf/victim type hash key 4 value 300 entries 4 name victim"
+    )
     return machine
 
 

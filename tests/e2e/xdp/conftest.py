@@ -8,18 +8,22 @@ import pytest
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
-WIRE = (
-    "ip netns add client",
-    "ip link add c0 netns client address 02:00:00:00:00:01 type veth"
-    " peer name r0 address 02:00:00:00:00:02",
-    "ip -n client addr add 192.0.2.1/24 dev c0",
-    "ip addr add 192.0.2.2/24 dev r0",
-    "ip -n client link set c0 up",
-    "ip link set r0 up",
-    # Hooks that eat ARP must not be what a ping fails of.
-    "ip -n client neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev c0",
-    "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev r0",
-)
+# One program for all of it: starting programs is what takes time here.
+WIRE = """set -e
+ip netns add client
+ip -batch - <<END
+link add c0 netns client address 02:00:00:00:00:01 type veth peer name r0 address 02:00:00:00:00:02
+addr add 192.0.2.2/24 dev r0
+link set r0 up
+neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev r0
+END
+# Hooks that eat ARP must not be what a ping fails of.
+ip -n client -batch - <<END
+addr add 192.0.2.1/24 dev c0
+link set c0 up
+neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev c0
+END
+"""
 
 # Succeeds when a ping through the wire is answered.
 REACH = b"""#!/bin/sh
@@ -30,7 +34,7 @@ exec ip netns exec client ping -q -c 1 -W 1 192.0.2.2
 @pytest.fixture
 def node(machine: Machine) -> Machine:
     """A machine that can ping itself through the wire, by the command `reach`."""
-    machine.succeed(*WIRE)
+    machine.succeed(WIRE)
     machine.copy_to(REACH, "/usr/bin/reach", mode=0o755)
     machine.wait_until_succeeds("reach")
     return machine
@@ -41,3 +45,40 @@ def hooks(kernel: KernelInfo) -> None:
     """Only for kernels that carry kernel-patches/xdplua."""
     if not kernel.has("XDP_LUA"):
         pytest.skip("this kernel has no XDP hooks for Lua (kernel-patches/xdplua)")
+
+
+# The other side: what r0 takes is sent on through r1 to s0 in namespace "server".
+# In native mode veth takes redirected frames only where NAPI runs; and what
+# arrives must not be answered.
+BEYOND = """set -e
+ip netns add server
+ip -batch - <<END
+link add s0 netns server address 02:00:00:00:00:04 type veth peer name r1 address 02:00:00:00:00:03
+addr add 198.51.100.1/24 dev r1
+link set r1 up
+neigh add 198.51.100.2 lladdr 02:00:00:00:00:04 dev r1
+END
+ip -n server -batch - <<END
+addr add 198.51.100.2/24 dev s0
+link set s0 up
+END
+ip netns exec server ethtool -K s0 gro on
+ip netns exec server nft -f - <<END
+table netdev t {
+    chain i {
+        type filter hook ingress device s0 priority 0; policy drop;
+    }
+}
+END
+sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.r0.rp_filter=0
+"""
+
+
+@pytest.fixture
+def router(node: Machine) -> Machine:
+    """The same, and a server behind it that hears and says nothing.
+
+    Scripts may use all of the CPU: a verdict must not depend on how fast it is.
+    """
+    node.succeed(BEYOND, "echo 100 > /sys/module/lunatik/parameters/interrupt_share")
+    return node

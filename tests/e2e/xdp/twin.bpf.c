@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Does what each frame says, and writes down what came of it: the twin of
+ * twin.lua, which must write the same.
+ *
+ * A frame: after the addresses and the type 0x88b5 a struct order.
+ */
+#include "bpf.h"
+
+LICENSE;
+
+struct order {
+	__u32 number;		/* where the outcome is written */
+	__u32 what;
+	__u32 key;
+	__u32 flags;
+	__u64 value;
+};
+
+struct outcome {
+	__s64 status;
+	__u64 value;
+};
+
+enum {
+	ARRAY, HASH, LRU, QUEUE, STACK,
+	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
+	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
+	REDIRECT = 48, RING, PERF,
+	HEAD = 56, TAIL, META, CSUM, LOAD, STORE,
+};
+
+#define TABLE(name, kind, room)						\
+	struct {							\
+		MAP_INT(type, kind);					\
+		MAP_INT(max_entries, room);				\
+		MAP_TYPE(key, __u32);					\
+		MAP_TYPE(value, __u64);					\
+	} name SECTION(".maps")
+
+#define LIST(name, kind)						\
+	struct {							\
+		MAP_INT(type, kind);					\
+		MAP_INT(max_entries, 6);				\
+		MAP_TYPE(value, __u64);					\
+	} name SECTION(".maps")
+
+TABLE(t_array, BPF_MAP_TYPE_ARRAY, 8);
+TABLE(t_hash, BPF_MAP_TYPE_HASH, 8);
+TABLE(t_lru, BPF_MAP_TYPE_LRU_HASH, 8);
+LIST(t_queue, BPF_MAP_TYPE_QUEUE);
+LIST(t_stack, BPF_MAP_TYPE_STACK);
+
+struct {
+	MAP_INT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_INT(max_entries, 4096);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct outcome);
+} t_outcomes SECTION(".maps");
+
+struct {
+	MAP_INT(type, BPF_MAP_TYPE_DEVMAP);
+	MAP_INT(max_entries, 4);
+	MAP_INT(key_size, 4);
+	MAP_INT(value_size, 4);
+} t_devices SECTION(".maps");
+
+struct {
+	MAP_INT(type, BPF_MAP_TYPE_RINGBUF);
+	MAP_INT(max_entries, 4096);
+} t_ring SECTION(".maps");
+
+struct {
+	MAP_INT(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	MAP_INT(max_entries, 8);
+	MAP_INT(key_size, 4);
+	MAP_INT(value_size, 4);
+} t_perf SECTION(".maps");
+
+inlined void on_table(void *map, __u32 what, struct order *order, struct outcome *outcome)
+{
+	__u64 *found;
+
+	if (what == LOOKUP) {
+		found = map_lookup(map, &order->key);
+		if (found)
+			outcome->value = *found;
+		else
+			outcome->status = -1;
+	} else if (what == UPDATE) {
+		outcome->status = map_update(map, &order->key, &order->value, order->flags);
+	} else {
+		outcome->status = map_delete(map, &order->key);
+	}
+}
+
+inlined void on_list(void *map, __u32 what, struct order *order, struct outcome *outcome)
+{
+	if (what == PUSH)
+		outcome->status = map_push(map, &order->value, order->flags);
+	else if (what == POP)
+		outcome->status = map_pop(map, &outcome->value) ? -1 : 0;
+	else
+		outcome->status = map_peek(map, &outcome->value) ? -1 : 0;
+}
+
+/* Knows of fragments, as scripts do: generic mode copies for it in another way. */
+SECTION("xdp.frags") int twin(struct xdp_md *ctx)
+{
+	struct outcome outcome = {};
+	struct order order;
+	int action = XDP_DROP, delta;
+	__u16 type = 0;
+	__u32 bytes;
+
+	if (load_bytes(ctx, 12, &type, sizeof(type)) || type != SWAP16(0x88b5) ||
+	    load_bytes(ctx, 14, &order, sizeof(order)))
+		return XDP_PASS;
+
+	delta = order.key;
+	switch (order.what) {
+	case LOOKUP + ARRAY: case UPDATE + ARRAY: case DELETE + ARRAY:
+		on_table(&t_array, order.what - ARRAY, &order, &outcome);
+		break;
+	case LOOKUP + HASH: case UPDATE + HASH: case DELETE + HASH:
+		on_table(&t_hash, order.what - HASH, &order, &outcome);
+		break;
+	case LOOKUP + LRU: case UPDATE + LRU: case DELETE + LRU:
+		on_table(&t_lru, order.what - LRU, &order, &outcome);
+		break;
+	case PUSH + QUEUE: case POP + QUEUE: case PEEK + QUEUE:
+		on_list(&t_queue, order.what - QUEUE, &order, &outcome);
+		break;
+	case PUSH + STACK: case POP + STACK: case PEEK + STACK:
+		on_list(&t_stack, order.what - STACK, &order, &outcome);
+		break;
+	case REDIRECT:
+		action = redirect_map(&t_devices, order.key, order.flags);
+		outcome.status = action;
+		break;
+	case RING:
+		outcome.status = ringbuf_output(&t_ring, &order, sizeof(order), 0);
+		break;
+	case PERF:
+		outcome.status = perf_output(ctx, &t_perf,
+					     BPF_F_CURRENT_CPU | (__u64)order.flags << 32,
+					     &order, sizeof(order));
+		break;
+	case HEAD:
+		outcome.status = adjust_head(ctx, delta);
+		break;
+	case TAIL:
+		outcome.status = adjust_tail(ctx, delta);
+		break;
+	case META:
+		outcome.status = adjust_meta(ctx, delta);
+		break;
+	case CSUM:
+		outcome.value = csum_diff((__be32 *)&order.key, 4, (__be32 *)&order.value, 8,
+					  order.flags);
+		break;
+	case LOAD:
+		bytes = 0;
+		outcome.status = load_bytes(ctx, order.key, &bytes, sizeof(bytes)) ? -22 : 0;
+		outcome.value = bytes;
+		break;
+	case STORE:
+		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
+		break;
+	default:
+		return XDP_PASS;
+	}
+	/* What became of the packet: its length and its first bytes, if it had them. */
+	if (order.what >= HEAD && order.what <= META) {
+		bytes = 0;
+		if (order.what != HEAD || delta >= 0)
+			load_bytes(ctx, 0, &bytes, sizeof(bytes));
+		outcome.value = packet_length(ctx) << 32 | bytes;
+	}
+	map_update(&t_outcomes, &order.number, &outcome, BPF_ANY);
+	return action;
+}

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: GPL-2.0-only
+-- The twin of twin.bpf.c. MODE and MAPS are put in by the test.
+local xdp, bpf = require("xdp"), require("bpf")
+local action = require("linux.xdp")
+
+local function pinned(name)
+	return "MAPS/t_" .. name
+end
+
+local tables = {
+	[0] = bpf.array(pinned("array")), bpf.hash(pinned("hash")), bpf.lru_hash(pinned("lru")),
+}
+local lists = {[3] = bpf.queue(pinned("queue")), [4] = bpf.stack(pinned("stack"))}
+local outcomes = bpf.array(pinned("outcomes"))
+local devices = bpf.devmap(pinned("devices"))
+local ring, perf = bpf.ringbuf(pinned("ring")), bpf.perf(pinned("perf"))
+
+local ERRNO <const> = {
+	ENOENT = -2, E2BIG = -7, EAGAIN = -11, ENOMEM = -12, EACCES = -13, EBUSY = -16,
+	EEXIST = -17, EINVAL = -22, ENOSPC = -28, EOPNOTSUPP = -95,
+}
+
+-- What a call that may raise an error, or give nil and why, means to C.
+local function status(ok, done, why)
+	if ok and done ~= nil then return 0 end
+	return ERRNO[ok and why or tostring(done):match("E%u+")] or -1
+end
+
+local function checked(f, ...)
+	return status(pcall(f, ...))
+end
+
+local function found(value)
+	if value then return 0, string.unpack("<I8", value) end
+	return -1, 0
+end
+
+local orders = {}
+
+for i, map in pairs(tables) do
+	orders[i] = function(order) return found(map:lookup(order.raw_key)) end
+	orders[8 + i] = function(order)
+		return checked(map.update, map, order.raw_key, order.value, order.flags), 0
+	end
+	orders[16 + i] = function(order) return checked(map.delete, map, order.raw_key), 0 end
+end
+
+for i, map in pairs(lists) do
+	orders[24 + i] = function(order) return checked(map.push, map, order.value, order.flags), 0 end
+	orders[32 + i] = function() return found(map:pop()) end
+	orders[40 + i] = function() return found(map:peek()) end
+end
+
+orders[48] = function(order, ctx)
+	local verdict = ctx:redirect_map(devices, order.key, order.flags)
+	return verdict, 0, verdict
+end
+
+orders[49] = function(order, ctx) return checked(ctx.event, ctx, ring, order.bytes), 0 end
+orders[50] = function(order, ctx)
+	return checked(ctx.event, ctx, perf, order.bytes, order.flags), 0
+end
+
+for i, name in ipairs{"adjust_head", "adjust_tail", "adjust_meta"} do
+	orders[55 + i] = function(order, ctx)
+		local delta = string.unpack("<i4", order.raw_key)
+		local done, why = pcall(ctx[name], ctx, delta)
+		local packet = ctx:packet()
+		-- What comes before a packet is not known.
+		local known = (i > 1 or delta >= 0) and #packet >= 4
+		local first = known and string.unpack("<I4", packet:getstring(0, 4)) or 0
+		return done and 0 or status(false, why), #packet << 32 | first
+	end
+end
+
+orders[59] = function(order)
+	return 0, xdp.csum_diff(order.raw_key, order.value, order.flags)
+end
+
+orders[60] = function(order, ctx)
+	local ok, bytes = pcall(ctx:packet().getstring, ctx:packet(), order.key, 4)
+	if ok then return 0, string.unpack("<I4", bytes) end
+	return ERRNO.EINVAL, 0
+end
+
+orders[61] = function(order, ctx)
+	local packet = ctx:packet()
+	return pcall(packet.setstring, packet, order.key, order.value) and 0 or ERRNO.EINVAL, 0
+end
+
+xdp.attach(function(ctx)
+	local packet = ctx:packet()
+	if #packet < 38 or packet:getstring(12, 2) ~= "\x88\xb5" then return action.PASS end
+	local bytes = packet:getstring(14, 24)
+	local number, what, key, flags = string.unpack("<I4I4I4I4", bytes)
+	local run = orders[what]
+	if not run then return action.PASS end
+	local order = {
+		bytes = bytes, key = key, raw_key = bytes:sub(9, 12), flags = flags,
+		value = bytes:sub(17, 24),
+	}
+	local state, value, verdict = run(order, ctx)
+	outcomes:update(number, string.pack("<i8I8", state, value))
+	return verdict or action.DROP
+end, {dev = "r0", mode = "MODE", fallback = "closed"})
