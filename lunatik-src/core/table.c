@@ -3,10 +3,10 @@
  * Tables shared between runtimes.
  *
  * Readers walk a bucket under rcu_read_lock(), writers hold the table's lock.
- * An entry never changes: a write puts a new one in front and takes the old
- * one out. A reader that wants the object of an entry takes a reference to it
- * inside the RCU section; the last reference may be gone by then, and then the
- * entry is, too.
+ * An entry never changes: a write puts a new one in the place of the old one,
+ * so that a reader finds either, wherever it stands. A reader that wants the
+ * object of an entry takes a reference to it inside the RCU section; the last
+ * reference may be gone by then, and then the entry is, too.
  */
 #include <linux/export.h>
 #include <linux/jhash.h>
@@ -219,9 +219,11 @@ static int table_newindex(lua_State *L)
 	bucket = bucket_of(table, key, length);
 	spin_lock_irqsave(&table->lock, flags);
 	old = find(table, bucket, key, length);
-	if (entry)
+	if (old && entry)
+		hlist_replace_rcu(&old->node, &entry->node);
+	else if (entry)
 		hlist_add_head_rcu(&entry->node, bucket);
-	if (old)
+	else if (old)
 		hlist_del_rcu(&old->node);
 	spin_unlock_irqrestore(&table->lock, flags);
 	if (old)

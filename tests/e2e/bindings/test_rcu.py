@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from lab.vm.machine import Machine
 
 Check = Callable[[str], str]
@@ -113,3 +115,50 @@ def test_is_seen_by_other_runtimes(check: Check, other: Callable[[str], None]) -
         end
         """
     )
+
+
+#: One bucket, and keys that take long to compare: whoever looks one up stands
+#: on an entry nearly all the time. A timer then interrupts it.
+KEYS = """
+local env = require("lunatik")._ENV
+local keys = {}
+for i = 1, 6 do keys[i] = ("k"):rep(4000) .. i end
+"""
+READER = (
+    KEYS
+    + """
+local linux, thread = require("linux"), require("thread")
+return function()
+    local t = env.fought
+    while not thread.shouldstop() do
+        for turn = 1, 50 do for _, key in ipairs(keys) do
+            if math.type(t[key]) ~= "integer" then env.missed = true end
+        end end
+        env.reader = (env.reader or 0) + 50
+        linux.schedule(1)
+    end
+end
+"""
+)
+WRITER = (
+    KEYS
+    + """
+require("ticker").new(1, function(count)
+    env.fought[keys[count % 6 + 1]] = count
+    env.writer = count
+end)
+"""
+)
+
+
+@pytest.mark.limit(120)
+def test_reader_stands_on_what_a_writer_takes_out(machine: Machine) -> None:
+    fought = "local t = require('rcu').table(1) require('lunatik')._ENV.fought = t "
+    machine.lua(fought + "for i = 1, 6 do t[('k'):rep(4000) .. i] = 0 end")
+    for name, text in (("reader", READER), ("writer", WRITER)):
+        machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
+    machine.succeed("lunatik run writer softirq", "lunatik spawn reader")
+    enough = "local e = require('lunatik')._ENV assert(e.reader > 500 and e.writer > 200)"
+    machine.wait_until_succeeds(f'lunatik -e "{enough}"', timeout=60)
+    machine.succeed("lunatik stop reader", "lunatik stop writer")
+    assert machine.lua("return require('lunatik')._ENV.missed") == "nil"
