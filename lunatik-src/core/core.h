@@ -88,7 +88,11 @@ struct lunatik_runtime {
 	bool stop_requested;
 	bool stop_queued;
 	bool patient;		/* by its lock: the task inside holds no lock of others */
-	struct task_struct *owner;	/* who is inside, or loads it, and may sleep */
+	/*
+	 * Who is inside, or loads it, and may sleep. Set without the lock,
+	 * cleared with it.
+	 */
+	struct task_struct *owner;
 	char reason[160];	/* why it is BROKEN */
 
 	struct mutex hooks_lock;	/* guards hooks */
@@ -144,7 +148,8 @@ int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, voi
 		   struct lunatik_error *error, bool patient);
 void lunatik_interrupt(struct lunatik_runtime *runtime);
 bool lunatik_in_process(struct lunatik_runtime *runtime);
-void lunatik_own(struct lunatik_runtime *runtime, struct task_struct *task);
+void lunatik_own(struct lunatik_runtime *runtime);
+void lunatik_disown(struct lunatik_runtime *runtime);
 int lunatik_enter_process(struct lunatik_runtime *runtime);
 void lunatik_leave_process(struct lunatik_runtime *runtime);
 u64 lunatik_budget(struct lunatik_runtime *runtime);

@@ -69,47 +69,77 @@ static bool settled(struct lunatik_runtime *runtime, bool *locked)
 	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
 }
 
-void lunatik_own(struct lunatik_runtime *runtime, struct task_struct *task)
-{
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&runtime->state_lock, flags);
-	runtime->owner = task;
-	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
-}
-
-int lunatik_enter_process(struct lunatik_runtime *runtime)
+static noinline int wait_for_mutex(struct lunatik_runtime *runtime)
 {
 	bool locked;
 	long left;
-
-	might_sleep();
-	if (READ_ONCE(runtime->owner) == current)
-		return -EDEADLK;
 
 	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
 					   LUNATIK_PATIENCE);
 	if (left <= 0)
 		return left ? -EINTR : -EBUSY;
-	if (!locked)
-		return -ESHUTDOWN;
-	lunatik_own(runtime, current);
+	return locked ? 0 : -ESHUTDOWN;
+}
+
+/* The task becomes the one that lunatik_interrupt() wakes. */
+void lunatik_own(struct lunatik_runtime *runtime)
+{
+	/*
+	 * No lock: whoever stops the runtime says so before they look for an
+	 * owner, and here the owner stands before anybody looks whether it is
+	 * stopped.
+	 */
+	smp_store_mb(runtime->owner, current);
+}
+
+/* Nobody is about to wake the task any more: its struct may go. */
+void lunatik_disown(struct lunatik_runtime *runtime)
+{
+	raw_spin_lock_irq(&runtime->state_lock);
+	WRITE_ONCE(runtime->owner, NULL);
+	raw_spin_unlock_irq(&runtime->state_lock);
+}
+
+static __always_inline int enter_process(struct lunatik_runtime *runtime)
+{
+	might_sleep();
+	if (READ_ONCE(runtime->owner) == current)
+		return -EDEADLK;
+	if (unlikely(!mutex_trylock(&runtime->mutex))) {
+		int ret = wait_for_mutex(runtime);
+
+		if (ret)
+			return ret;
+	}
+	lunatik_own(runtime);
 	return 0;
 }
 
-void lunatik_leave_process(struct lunatik_runtime *runtime)
+int lunatik_enter_process(struct lunatik_runtime *runtime)
+{
+	return enter_process(runtime);
+}
+
+static __always_inline void leave_process(struct lunatik_runtime *runtime)
 {
 	lockdep_assert_held(&runtime->mutex);
 
-	lunatik_own(runtime, NULL);
+	lunatik_disown(runtime);
 	/* A kernel thread never returns to user mode, which would clear it. */
 	if (current->flags & PF_KTHREAD)
 		clear_thread_flag(TIF_NOTIFY_SIGNAL);
 	mutex_unlock(&runtime->mutex);
-	wake_up(&runtime->unlocked);
+	/* Its barrier stands between that and the look; theirs in wait_event(). */
+	if (wq_has_sleeper(&runtime->unlocked))
+		wake_up(&runtime->unlocked);
 }
 
-static bool spin_trylock_bounded(struct lunatik_runtime *runtime)
+void lunatik_leave_process(struct lunatik_runtime *runtime)
+{
+	leave_process(runtime);
+}
+
+static noinline bool spin_trylock_bounded(struct lunatik_runtime *runtime)
 {
 	int spins;
 
@@ -127,7 +157,8 @@ static bool spin_trylock_bounded(struct lunatik_runtime *runtime)
  * What sparse is told, here and in leave_interrupt(): that the lock is not
  * held on return, since it can't see that the result says whether it is.
  */
-static int enter_interrupt(struct lunatik_runtime *runtime, unsigned long *flags)
+static __always_inline int enter_interrupt(struct lunatik_runtime *runtime,
+					   unsigned long *flags)
 {
 	int ret = -EDEADLK;
 
@@ -166,7 +197,8 @@ refuse:
 	return ret;
 }
 
-static void leave_interrupt(struct lunatik_runtime *runtime, unsigned long flags)
+static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
+					    unsigned long flags)
 {
 	WRITE_ONCE(runtime->owner_cpu, -1);
 	__this_cpu_dec(inside);
@@ -210,7 +242,7 @@ static void earn(struct lunatik_runtime *runtime)
 	runtime->credited = now;
 }
 
-static void spend(struct lunatik_runtime *runtime)
+static __always_inline void spend(struct lunatik_runtime *runtime)
 {
 	u64 now = cpu_clock_of(runtime);
 	u64 spent = cpu_clock_ns(runtime, now - runtime->entered);
@@ -247,7 +279,7 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 		return -ESHUTDOWN;
 
 	if (runtime->context == LUNATIK_PROCESS)
-		ret = lunatik_enter_process(runtime);
+		ret = enter_process(runtime);
 	else
 		ret = enter_interrupt(runtime, flags);
 	if (ret)
@@ -283,7 +315,7 @@ static __always_inline void leave(struct lunatik_runtime *runtime, unsigned long
 {
 	spend(runtime);
 	if (runtime->context == LUNATIK_PROCESS)
-		lunatik_leave_process(runtime);
+		leave_process(runtime);
 	else
 		leave_interrupt(runtime, flags);
 }
@@ -291,12 +323,15 @@ static __always_inline void leave(struct lunatik_runtime *runtime, unsigned long
 /* Wake whoever sleeps inside a runtime: its waits end as by a signal. */
 void lunatik_interrupt(struct lunatik_runtime *runtime)
 {
+	struct task_struct *owner;
 	unsigned long flags;
 
+	smp_mb();	/* as lunatik_own() says */
 	raw_spin_lock_irqsave(&runtime->state_lock, flags);
-	if (runtime->owner && runtime->owner != current) {
-		set_tsk_thread_flag(runtime->owner, TIF_NOTIFY_SIGNAL);
-		wake_up_process(runtime->owner);
+	owner = READ_ONCE(runtime->owner);
+	if (owner && owner != current) {
+		set_tsk_thread_flag(owner, TIF_NOTIFY_SIGNAL);
+		wake_up_process(owner);
 	}
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 	wake_up_all(&runtime->unlocked);

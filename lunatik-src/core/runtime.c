@@ -262,7 +262,7 @@ static void leave_loading(struct lunatik_runtime *runtime)
 	if (runtime->context == LUNATIK_PROCESS)
 		lunatik_leave_process(runtime);
 	else
-		lunatik_own(runtime, NULL);
+		lunatik_disown(runtime);
 }
 
 static int open_libraries(lua_State *L, void *arg)
@@ -356,7 +356,7 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 		if (ret)	/* killed */
 			goto close;
 	} else {
-		lunatik_own(runtime, current);
+		lunatik_own(runtime);
 	}
 	ret = lunatik_call(runtime, open_libraries, NULL, NULL);
 	if (ret < 0)

@@ -147,7 +147,7 @@ void lunatikvm_init(lua_State *L, lunatikvm_pause pause, void *data)
 	vm->data = data;
 }
 
-void lunatikvm_enter(lua_State *L, u64 instructions)
+static __always_inline void enter(lua_State *L, u64 instructions)
 {
 	struct lunatikvm *vm = &G(L)->vm;
 	int reason;
@@ -170,7 +170,12 @@ void lunatikvm_enter(lua_State *L, u64 instructions)
 	}
 }
 
-u64 lunatikvm_leave(lua_State *L)
+void lunatikvm_enter(lua_State *L, u64 instructions)
+{
+	enter(L, instructions);
+}
+
+static __always_inline u64 leave(lua_State *L)
 {
 	struct lunatikvm *vm = &G(L)->vm;
 	u64 instructions;
@@ -186,17 +191,25 @@ u64 lunatikvm_leave(lua_State *L)
 	return instructions;
 }
 
-struct call {
-	int (*function)(lua_State *L, void *arg);
-	void *arg;
-	int result;
+u64 lunatikvm_leave(lua_State *L)
+{
+	return leave(L);
+}
+
+/* Where an error lands, and what it finds there to put back. */
+struct lunatikvm_place {
+	lua_longjmp jump;
+	l_uint32 calls;
+	lu_byte allowhook;
+	bool overflowing;
 };
 
 /* luaD_call() of a C function that is not on the stack and gives no results. */
-static void call_frame(lua_State *L, void *ud)
+static __always_inline int call_frame(lua_State *L, int (*function)(lua_State *L, void *arg),
+				      void *arg)
 {
-	struct call *call = ud;
 	CallInfo *ci = L->ci;
+	int value;
 
 	luai_charge(L, LUAI_CALLCOST);
 	luaD_checkstack(L, LUA_MINSTACK);
@@ -206,46 +219,67 @@ static void call_frame(lua_State *L, void *ud)
 	ci->callstatus = CIST_C | 1;
 	ci->u.c.k = NULL;
 	L->ci = ci;
-	call->result = call->function(L, call->arg);
+	value = function(L, arg);
 	luai_charge(L, 0);	/* what it has only noted */
-	L->ci = ci->previous;
+	L->ci = L->ci->previous;
+	return value;
 }
 
-/* What luaD_pcall() does with an error; the frame that it left is the base. */
-static noinline int catch_error(lua_State *L, ptrdiff_t top, lu_byte allowhook, int status)
+/*
+ * What luaD_rawrunprotected() and luaD_pcall() do with an error; the frame that
+ * it left is the base.
+ */
+static noinline int catch_error(lua_State *L, ptrdiff_t top, const struct lunatikvm_place *place)
 {
+	struct lunatikvm *vm = &G(L)->vm;
+	int status = place->jump.status;
+
+	L->nCcalls = place->calls;
+	if (vm->overflowing != place->overflowing) {
+		vm->overflowing = place->overflowing;
+		vm->lowest += LUAI_STACKEXTRA;
+	}
 	L->ci = &L->base_ci;
-	L->allowhook = allowhook;
+	L->allowhook = place->allowhook;
 	status = luaD_closeprotected(L, top, status);
 	luaD_seterrorobj(L, status, restorestack(L, top));
 	luaD_shrinkstack(L);
 	return status;
 }
 
+/*
+ * In one piece: luaD_rawrunprotected() and calls among the parts were a tenth of
+ * what an empty callback costs. What only an error changes is put back by
+ * catch_error() alone.
+ */
 int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L, void *arg),
 		   void *arg, lua_CFunction handler, struct lunatikvm_result *result)
 {
-	struct call call = { .function = function, .arg = arg };
+	LUAI_UNCLEARED struct lunatikvm_place place;
 	ptrdiff_t base = savestack(L, L->top.p);
-	lu_byte allowhook = L->allowhook;
-	int status;
 
-	lunatikvm_enter(L, instructions);
+	enter(L, instructions);
 	setfvalue(s2v(L->top.p), handler);
-	L->top.p++;
-	setfvalue(s2v(L->top.p), handler);	/* stands for @function in tracebacks */
-	L->top.p++;
+	setfvalue(s2v(L->top.p + 1), handler);	/* stands for @function in tracebacks */
+	L->top.p += 2;
 	L->errfunc = base;
-	status = luaD_rawrunprotected(L, call_frame, &call);
-	if (likely(status == LUA_OK)) {
+
+	place.calls = L->nCcalls;
+	place.allowhook = L->allowhook;
+	place.overflowing = G(L)->vm.overflowing;
+	place.jump.status = LUA_OK;
+	place.jump.previous = L->errorJmp;
+	L->errorJmp = &place.jump;
+	if (likely(!setjmp(place.jump.b))) {
+		result->value = call_frame(L, function, arg);
 		L->top.p = restorestack(L, base);
-		result->value = call.result;
-	} else {
-		status = catch_error(L, base + sizeof(StackValue), allowhook, status);
 	}
+	L->errorJmp = place.jump.previous;
+	if (unlikely(place.jump.status != LUA_OK))
+		place.jump.status = catch_error(L, base + sizeof(StackValue), &place);
 	L->errfunc = 0;
-	result->instructions = lunatikvm_leave(L);
-	return status;
+	result->instructions = leave(L);
+	return place.jump.status;
 }
 
 u64 lunatikvm_used(lua_State *L)
