@@ -29,15 +29,17 @@ REMEMBER = """
 TIDY = """
 if [ -e /run/parameters ]; then
 	[ -e /sys/module/lunatik ] || lunatik load
-	exec 3<>/dev/lunatik
-	echo 'require("lunatik.runner").shutdown()' >&3
-	read answer <&3
-	exec 3>&-
+	# First: whoever was ended in the midst may have left faults to come.
 	for file in /run/parameters/*; do
 		read old <$file
 		read now </sys/module/lunatik/parameters/${file##*/}
 		[ "$old" = "$now" ] || echo "$old" >/sys/module/lunatik/parameters/${file##*/}
 	done
+	(
+		exec 3<>/dev/lunatik
+		echo 'require("lunatik.runner").shutdown()' >&3
+		read answer <&3
+	)
 fi
 for name in /run/netns/*; do
 	[ ! -e $name ] || ip netns delete ${name##*/}

@@ -157,8 +157,13 @@ def test_reader_stands_on_what_a_writer_takes_out(machine: Machine) -> None:
     machine.lua(fought + "for i = 1, 6 do t[('k'):rep(4000) .. i] = 0 end")
     for name, text in (("reader", READER), ("writer", WRITER)):
         machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
-    machine.succeed("lunatik run writer softirq", "lunatik spawn reader")
-    enough = "local e = require('lunatik')._ENV assert(e.reader > 500 and e.writer > 200)"
+    # A share of all: what it writes is little, but on a slow host takes long.
+    machine.lua(
+        "local lunatik = require('lunatik') "
+        "lunatik._ENV.runtimes.writer = lunatik.runtime('writer', 'softirq', {share = 100})"
+    )
+    machine.succeed("lunatik spawn reader")
+    enough = "local e = require('lunatik')._ENV assert(e.reader > 100 and e.writer > 60)"
     machine.wait_until_succeeds(f'lunatik -e "{enough}"', timeout=60)
     machine.succeed("lunatik stop reader", "lunatik stop writer")
     assert machine.lua("return require('lunatik')._ENV.missed") == "nil"
