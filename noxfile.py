@@ -68,7 +68,7 @@ def bench(session: nox.Session) -> None:
     if session.posargs:
         pytest(session, "-s", *session.posargs)
         return
-    in_guests = set((ROOT / "tests/bench").glob("test_runtime_*.py"))
+    in_guests = set((ROOT / "tests/bench").glob("test_*_cost.py"))
     others = set((ROOT / "tests/bench").glob("test_*.py")) - in_guests
     lab_test(session, "-s", "-n", "0", *map(str, sorted(in_guests)))
     pytest(session, "-s", *map(str, sorted(others)))

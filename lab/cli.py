@@ -19,6 +19,7 @@ import typer
 
 from lab import __version__, status
 from lab.commands import (
+    bench,
     cell,
     doctor,
     gc,
@@ -33,7 +34,20 @@ from lab.commands import (
 )
 from lab.errors import LabError
 
-COMMANDS = (test, kselftest, kunit, kernel, modules, image, machines, cell, replay, doctor, gc)
+COMMANDS = (
+    test,
+    kselftest,
+    kunit,
+    bench,
+    kernel,
+    modules,
+    image,
+    machines,
+    cell,
+    replay,
+    doctor,
+    gc,
+)
 """In the order in which --help lists them."""
 
 

@@ -4,9 +4,13 @@
  *
  * For tests/bench, on machines whose time stamp counter counts instructions:
  * one packet is led through IPv4's FORWARD again and again, with whatever hooks
- * are there, and nothing else of the network.
+ * are there, and nothing else of the network; or frames are sent through one end
+ * of a wire, and what the other end does with them counts as well.
  */
 #include <linux/bottom_half.h>
+#include <linux/bpf.h>
+#include <linux/etherdevice.h>
+#include <linux/interrupt.h>
 #include <linux/ip.h>
 #include <linux/math64.h>
 #include <linux/netdevice.h>
@@ -15,6 +19,7 @@
 #include <linux/sched.h>
 #include <linux/skbuff.h>
 #include <net/net_namespace.h>
+#include <net/xdp.h>
 #include <asm/msr.h>
 
 #include "lunatik.h"
@@ -120,8 +125,104 @@ static int bench_forward(lua_State *L)
 	return 1;
 }
 
+/* Frames of one round, and of one poll of NAPI. */
+#define BENCH_FRAMES	8
+
+/* Many short ones: there will be some in which no allocator tidies up. */
+#define BENCH_FRAME_ROUNDS	1000
+
+/* Frames lie in pages of their own, as a driver's do. */
+static struct xdp_rxq_info bench_rxq = { .mem.type = MEM_TYPE_PAGE_ORDER0 };
+
+static struct xdp_frame *bench_frame(const char *bytes, size_t length)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	struct xdp_buff buff;
+
+	if (!page)
+		return NULL;
+	xdp_init_buff(&buff, PAGE_SIZE, &bench_rxq);
+	xdp_prepare_buff(&buff, page_address(page), XDP_PACKET_HEADROOM, length, true);
+	memcpy(buff.data, bytes, length);
+	/* Lies in the headroom, which is there. */
+	return xdp_convert_buff_to_frame(&buff);
+}
+
+static void bench_frames_free(struct xdp_frame **frames, unsigned int first)
+{
+	unsigned int i;
+
+	for (i = first; i < BENCH_FRAMES; i++)
+		if (frames[i])
+			xdp_return_frame(frames[i]);
+}
+
+/*
+ * Hand frames to the other end of the wire, as they would come from hardware;
+ * instructions until it is done with all of them, U64_MAX if it put that off.
+ */
+static u64 bench_receive_round(struct net_device *dev, struct xdp_frame **frames)
+{
+	u64 begin, end;
+	int sent;
+
+	begin = rdtsc_ordered();
+	local_bh_disable();
+	rcu_read_lock();
+	sent = dev->netdev_ops->ndo_xdp_xmit(dev, BENCH_FRAMES, frames, XDP_XMIT_FLUSH);
+	rcu_read_unlock();
+	/* Runs what veth has put up for its peer. */
+	local_bh_enable();
+	end = rdtsc_ordered();
+
+	bench_frames_free(frames, max(sent, 0));
+	/* It is left to ksoftirqd when there is too much else. */
+	if (sent != BENCH_FRAMES || local_softirq_pending() & BIT(NET_RX_SOFTIRQ))
+		return U64_MAX;
+	return end - begin;
+}
+
+/* receive(device, frame) -> instructions of a frame that its peer receives */
+static int bench_receive(lua_State *L)
+{
+	struct xdp_frame *frames[BENCH_FRAMES];
+	const char *name = luaL_checkstring(L, 1);
+	size_t length;
+	const char *bytes = luaL_checklstring(L, 2, &length);
+	struct net_device *dev;
+	unsigned int round, i;
+	u64 least = U64_MAX;
+
+	lunatik_checksleep(L, "benchhook.receive");
+	if (length < ETH_HLEN || length > BENCH_PACKET)
+		luaL_error(L, "no frame");
+	dev = dev_get_by_name(&init_net, name);
+	if (!dev)
+		lunatik_throw(L, ENODEV);
+	if (!dev->netdev_ops->ndo_xdp_xmit) {
+		dev_put(dev);
+		lunatik_throw(L, EOPNOTSUPP);
+	}
+
+	for (round = 0; round < BENCH_FRAME_ROUNDS; round++) {
+		for (i = 0; i < BENCH_FRAMES; i++)
+			frames[i] = bench_frame(bytes, length);
+		if (!frames[BENCH_FRAMES - 1]) {
+			bench_frames_free(frames, 0);
+			continue;
+		}
+		least = min(least, bench_receive_round(dev, frames));
+	}
+	dev_put(dev);
+	if (least == U64_MAX)
+		lunatik_throw(L, EAGAIN);
+	lua_pushinteger(L, div_u64(least, BENCH_FRAMES));
+	return 1;
+}
+
 static const luaL_Reg bench_functions[] = {
 	{ "forward", bench_forward },
+	{ "receive", bench_receive },
 	{ "hook", bench_set_hook },
 	{ NULL, NULL }
 };

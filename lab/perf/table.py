@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a bench measured, as the table of a page.
+
+The table stands between two comments, by which it is found again::
+
+    <!-- lab bench filter: begin -->
+    <!-- lab bench filter: end -->
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lab.errors import UserError
+
+
+class Row(BaseModel):
+    """One filter with so many sources to drop; guest instructions a packet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filter: str
+    sources: int
+    dropped: int
+    passed: int
+
+
+class Filters(BaseModel):
+    """What tests/bench/test_filter_cost.py says; ``none``: without any filter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kernel: str
+    none: int
+    rows: tuple[Row, ...]
+
+
+def markdown(found: Filters) -> str:
+    """The table: a row a filter, for each number of sources totals and margins."""
+    numbers = sorted({row.sources for row in found.rows})
+    heads = [f"{what}, N = {n}" for n in numbers for what in ("dropped", "passed")]
+    lines = [
+        f"Kernel {found.kernel}; instructions of a packet, and what that is over no filter:",
+        "",
+        "| filter | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(heads),
+        "| none | " + " | ".join(["", f"{found.none}"] * len(numbers)) + " |",
+    ]
+    for name, group in groupby(found.rows, key=lambda row: row.filter):
+        by_number = {row.sources: row for row in group}
+        cells = []
+        for number in numbers:
+            row = by_number[number]
+            cells += [_cell(row.dropped, found.none), _cell(row.passed, found.none)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cost: int, none: int) -> str:
+    return f"{cost} ({cost - none:+})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure that was not the same twice."""
+
+    what: str
+    first: int
+    second: int
+
+
+def differences(first: Filters, second: Filters, *, digits: int = 4) -> list[Difference]:
+    """Figures whose first digits differ between two runs of one bench."""
+    return [
+        Difference(what, one, other)
+        for (what, one), (_, other) in zip(_figures(first), _figures(second), strict=True)
+        if abs(one - other) * 10**digits > 5 * max(one, other)
+    ]
+
+
+def _figures(found: Filters) -> list[tuple[str, int]]:
+    figures = [("none", found.none)]
+    for row in found.rows:
+        name = f"{row.filter}, N = {row.sources}"
+        figures += [(f"{name}, dropped", row.dropped), (f"{name}, passed", row.passed)]
+    return figures
+
+
+def write(page: Path, bench: str, table: str) -> None:
+    """Put the table between its comments.
+
+    Raises:
+        UserError: The page has no such comments.
+    """
+    begin, end = (f"<!-- lab bench {bench}: {word} -->\n" for word in ("begin", "end"))
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{page}: no place for the table: {begin.strip()} and {end.strip()}")
+    page.write_text(before + begin + table + end + after, encoding="utf-8")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The table of a bench, and how alike two runs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.cli import run
+from lab.errors import UserError
+from lab.perf.table import Difference, Filters, Row, differences, markdown, write
+
+
+def filters(*, passed: int = 1500, none: int = 1000) -> Filters:
+    return Filters(
+        kernel="6.12",
+        none=none,
+        rows=(
+            Row(filter="rules", sources=1, dropped=900, passed=passed),
+            Row(filter="rules", sources=100, dropped=5000, passed=6000),
+        ),
+    )
+
+
+def test_totals_and_margins() -> None:
+    lines = markdown(filters()).splitlines()
+    assert lines[2] == (
+        "| filter | dropped, N = 1 | passed, N = 1 | dropped, N = 100 | passed, N = 100 |"
+    )
+    assert lines[4] == "| none |  | 1000 |  | 1000 |"
+    assert lines[5] == "| rules | 900 (-100) | 1500 (+500) | 5000 (+4000) | 6000 (+5000) |"
+
+
+def test_four_digits_are_the_same() -> None:
+    assert differences(filters(passed=20001), filters(passed=20009)) == []
+    assert differences(filters(), filters(passed=1502)) == [
+        Difference("rules, N = 1, passed", 1500, 1502)
+    ]
+    assert [one.what for one in differences(filters(), filters(none=1001))] == ["none"]
+
+
+def test_only_what_is_between_the_comments_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    begin, end = "<!-- lab bench filter: begin -->\n", "<!-- lab bench filter: end -->\n"
+    page.write_text(f"before\n{begin}old\n{end}after\n")
+    write(page, "filter", "new\n")
+    assert page.read_text() == f"before\n{begin}new\n{end}after\n"
+
+
+def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    with pytest.raises(UserError, match="no place for the table"):
+        write(page, "filter", "new\n")
+
+
+def test_unknown_bench_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "coffee"]) == UserError.exit_status
+    assert "no bench is called 'coffee'; there is filter" in capsys.readouterr().err
