@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lab.testing.trial import Trial
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
 
-__all__ = ["kernel", "machine", "machines", "net", "start", "trial"]
+__all__ = ["amount", "kernel", "machine", "machines", "net", "start", "trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,20 @@ def kernel(request: pytest.FixtureRequest, trial: Trial) -> KernelInfo:  # noqa:
         config=rig.kernel.config,
         patience=rig.patience,
     )
+
+
+@pytest.fixture
+def amount(request: pytest.FixtureRequest, kernel: KernelInfo) -> int:
+    """How often a test does its thing, by @pytest.mark.amount(100_000, few=2_000)."""
+    mark = request.node.get_closest_marker("amount")
+    if mark is None:
+        pytest.fail("`amount` wants @pytest.mark.amount(full, few=N)", pytrace=False)
+    return how_many(*mark.args, **mark.kwargs, patience=kernel.patience, environment=os.environ)
+
+
+def how_many(full: int, *, few: int, patience: float, environment: Mapping[str, str]) -> int:
+    """Few where somebody waits for the verdict (CI is set), or each takes long."""
+    return few if environment.get("CI") or patience > 1 else full
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Everything is drawn from a seed, so that a failure can be had again.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 
@@ -24,11 +23,6 @@ SOURCE = b"\x02\x00\x00\x00\x00\x99"
 """The link address by which a hook knows them."""
 
 PORTS = (53, 443, 9999, 80)
-
-
-def asked(variable: str, default: int) -> int:
-    """How many: the default, or what the environment asks for."""
-    return int(os.environ.get(variable, default))
 
 
 def valid(seed: int) -> list[Packet]:

@@ -126,11 +126,14 @@ def test_copy_outlives_the_callback_and_a_view_does_not(machine: Machine) -> Non
         """
         local ok, why
         if lent then ok, why = pcall(lent.getuint8, lent, 0) end
-        if port(skb) then
+        local number = port(skb)
+        if number then
             if copy then
                 assert(copy:data():getstring(28) == "lab")
                 assert(view:getstring(28) == "lab")
                 assert(not ok and why:find("closed"), why)
+                -- The same object: asked for again, it shows this packet.
+                assert(lent == skb:data() and lent:getuint8(23) == number & 255)
                 print("as it should be")
             end
             copy = skb:copy()

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packets of an enemy, packets of three filters, and very many connections.
-
-LAB_PACKETS=10000 and LAB_FLOWS=100000 in the environment ask for more.
-"""
+"""Packets of an enemy, packets of three filters, and very many connections."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from frames import asked, destination_port, frames, mutations
+from frames import destination_port, frames, mutations
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from wiring import ROUTED, run, wire
@@ -58,20 +55,23 @@ def link_address(machine: Machine, device: str) -> bytes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.limit(300)
-def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine) -> None:
+@pytest.mark.amount(10_000, few=2_000)
+def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
-    count = asked("LAB_PACKETS", 2000)
-    packets = list(mutations(count, seed=20))
+    packets = list(mutations(amount, seed=20))
     machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
     machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
-    run(machine, JUDGE % count)
+    run(machine, JUDGE % amount)
     # Twice the way through the stack, with what usually looks at it there.
     machine.succeed(
         "nft add table inet t; nft 'add chain inet t c { type filter hook "
         "forward priority 0; }'; nft add rule inet t c ct state invalid counter"
     )
-    assert machine.succeed("python3 /tmp/replay.py /tmp/frames a va").split() == [str(count)]
+    assert machine.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=200).split() == [
+        str(amount)
+    ]
     said = machine.lua("return require('lunatik')._ENV.verdicts:getstring(0)").strip()
     expected = "".join(
         {(17, 53): "1", (6, 443): "2"}.get(destination_port(data) or (0, 0), "0")
@@ -83,7 +83,7 @@ def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine) -> N
         if left != right
     ]
     assert not wrong, wrong[:5]
-    assert min(expected.count(verdict) for verdict in "012") > count // 50, "all kinds were there"
+    assert min(expected.count(verdict) for verdict in "012") > amount // 50, "all kinds were there"
 
 
 NFT = """
@@ -169,14 +169,15 @@ def test_three_filters_pass_the_same_packets(machine: Machine, kernel: KernelInf
     assert passed() == by_nft
 
 
-@pytest.mark.limit(600)
-def test_short_flows(machine: Machine) -> None:
+@pytest.mark.slow
+@pytest.mark.limit(2400)
+@pytest.mark.amount(100_000, few=2_000)
+def test_short_flows(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
-    count = asked("LAB_FLOWS", 2000)
     machine.succeed(
         "lunatik run examples/sni_block softirq", "lunatik run examples/conntrack_count softirq"
     )
-    done = machine.succeed(f"python3 /tmp/clients.py flows a b 10.2.0.2 {count}", timeout=500)
-    assert done.split() == [str(count), "0"]
+    done = machine.succeed(f"python3 /tmp/clients.py flows a b 10.2.0.2 {amount}", timeout=2300)
+    assert done.split() == [str(amount), "0"]
     counted = int(machine.lua("return require('lunatik')._ENV.bytes['\\10\\1\\0\\2']"))
-    assert counted > count * 7 * 40, "at least seven segments each"
+    assert counted > amount * 7 * 40, "at least seven segments each"
