@@ -30,6 +30,7 @@ from lab.errors import LabError, UserError
 from lab.manifest import ROOT
 from lab.process import Finished, ProgramTimeout, run
 from lab.progress import progress
+from lab.results.merge import load_run
 
 TIME_LIMIT = 900.0
 """Seconds for one test; a mutation that makes it hang is not killed by it."""
@@ -147,9 +148,18 @@ def passes(copy: Path, killer: Killer) -> bool:
 
 
 def fails(copy: Path, killer: Killer) -> bool:
-    """Whether a test fails in the copy: not whether it cannot be run or hangs."""
+    """Whether a test fails in the copy.
+
+    Not whether it cannot be run or hangs, nor whether it never began: a splat
+    while its machine was being made says nothing of what it looks for.
+    """
     finished = _run_test(copy, killer)
-    return finished is not None and finished.status == 1
+    if finished is None or finished.status != 1:
+        return False
+    if not killer.end_to_end:
+        return re.search(r"\b[1-9]\d* failed\b", finished.stdout) is not None
+    tests = load_run(copy / "results" / "latest" / "run.json").tests
+    return any(test.status in ("failed", "kernel") and test.call > 0 for test in tests)
 
 
 def _run_test(copy: Path, killer: Killer) -> Finished | None:

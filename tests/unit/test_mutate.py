@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,9 +95,39 @@ def test_flavour_reaches_the_lab(checkout: Path, monkeypatch: pytest.MonkeyPatch
         return process.run(argv, **_)  # type: ignore[arg-type]
 
     monkeypatch.setattr(mutate, "run", run)
+    ended = SimpleNamespace(status="failed", call=0.1)
+    monkeypatch.setattr(mutate, "load_run", lambda _: SimpleNamespace(tests=[ended]))
     assert mutate.main([], checkout) == 0
     test = ["test", "--flavour", "debug", "--no-shared", "tests/e2e/test_add.py::test_add"]
     assert calls == [["kernel", "build", "--flavour", "debug"], test, test]
+
+
+def test_what_fails_before_the_test_began_is_no_kill(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = checkout / "tests" / "test_add.py"
+    test.write_text(
+        "import pytest\nfrom add import add\n\n@pytest.fixture\ndef machine():\n"
+        "    assert add(1, 1) == 2\n\ndef test_add(machine):\n    pass\n"
+    )
+    mutation(checkout, KILLED)
+    assert mutate.main([], checkout) == 1
+    assert "wrong survives" in capsys.readouterr().out
+
+    killer = mutate.Killer("tests/e2e/test_add.py::test_add")
+    ended = Finished(argv=(), status=1, stdout="", stderr="", seconds=0)
+    monkeypatch.setattr(mutate, "run", lambda *_, **__: ended)
+    for status, call, killed in (
+        ("kernel", 0.0, False),
+        ("kernel", 0.1, True),
+        ("failed", 0.1, True),
+        ("passed", 0.1, False),
+    ):
+        result = SimpleNamespace(status=status, call=call)
+        monkeypatch.setattr(
+            mutate, "load_run", lambda _, result=result: SimpleNamespace(tests=[result])
+        )
+        assert mutate.fails(checkout, killer) == killed
 
 
 def test_no_mutations_is_an_error(checkout: Path) -> None:
