@@ -2,6 +2,7 @@
 /*
  * libxt_lua - teaches iptables, legacy and nft, "-m lua" and "-j LUA"
  */
+#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,23 +11,84 @@
 
 #include "xt_lua.h"
 
+/*
+ * Parsed by ourselves, not by a table of struct xt_option_entry: that grew a
+ * member in iptables 1.8.10, and the guest's iptables need not be the one
+ * whose header this is built with.
+ */
 enum {
 	OPTION_FUNCTION,
 	OPTION_ARGUMENT,
 };
 
-#define LUA_OPTIONS(function_flags)						\
-{										\
-	{ .name = "function", .id = OPTION_FUNCTION, .type = XTTYPE_STRING,	\
-	  .flags = XTOPT_MAND | XTOPT_PUT | (function_flags),			\
-	  XTOPT_POINTER(struct xt_lua_info, function), .min = 1 },		\
-	{ .name = "argument", .id = OPTION_ARGUMENT, .type = XTTYPE_STRING,	\
-	  .flags = XTOPT_PUT, XTOPT_POINTER(struct xt_lua_info, argument) },	\
-	XTOPT_TABLEEND,								\
+static const struct option options[] = {
+	{ .name = "function", .has_arg = required_argument, .val = OPTION_FUNCTION },
+	{ .name = "argument", .has_arg = required_argument, .val = OPTION_ARGUMENT },
+	XT_GETOPT_TABLEEND,
+};
+
+static void put(const char *name, char *to, size_t size, size_t least)
+{
+	size_t length = strlen(optarg);
+
+	if (length < least || length >= size)
+		xtables_error(PARAMETER_PROBLEM, "lua: --%s takes %zu to %zu bytes, not %zu",
+			      name, least, size - 1, length);
+	memcpy(to, optarg, length + 1);
 }
 
-static const struct xt_option_entry match_options[] = LUA_OPTIONS(XTOPT_INVERT);
-static const struct xt_option_entry target_options[] = LUA_OPTIONS(0);
+/* Whether the option was one of ours; @seen has a bit for each that was. */
+static int parse(int option, unsigned int *seen, struct xt_lua_info *info)
+{
+	const char *name;
+
+	if (option != OPTION_FUNCTION && option != OPTION_ARGUMENT)
+		return 0;
+	name = options[option].name;
+	if (*seen & 1u << option)
+		xtables_error(PARAMETER_PROBLEM, "lua: --%s may be there once", name);
+	*seen |= 1u << option;
+	if (option == OPTION_FUNCTION)
+		put(name, info->function, sizeof(info->function), 1);
+	else
+		put(name, info->argument, sizeof(info->argument), 0);
+	return 1;
+}
+
+static void no_invert(int invert)
+{
+	if (invert)
+		xtables_error(PARAMETER_PROBLEM, "lua: no ! can be here");
+}
+
+static int match_parse(int option, char **argv, int invert, unsigned int *seen,
+		       const void *entry, struct xt_entry_match **match)
+{
+	struct xt_lua_info *info = (void *)(*match)->data;
+
+	(void)argv;
+	(void)entry;
+	if (option != OPTION_FUNCTION)
+		no_invert(invert);
+	else if (invert)
+		info->flags |= XT_LUA_INVERT;
+	return parse(option, seen, info);
+}
+
+static int target_parse(int option, char **argv, int invert, unsigned int *seen,
+			const void *entry, struct xt_entry_target **target)
+{
+	(void)argv;
+	(void)entry;
+	no_invert(invert);
+	return parse(option, seen, (void *)(*target)->data);
+}
+
+static void check(unsigned int seen)
+{
+	if (!(seen & 1u << OPTION_FUNCTION))
+		xtables_error(PARAMETER_PROBLEM, "lua: --function is missing");
+}
 
 static void match_help(void)
 {
@@ -40,15 +102,6 @@ static void target_help(void)
 	puts("LUA target options:\n"
 	     "    --function NAME    do as a Lua script's function of that name says\n"
 	     "    --argument TEXT    what it is given");
-}
-
-static void match_parse(struct xt_option_call *call)
-{
-	struct xt_lua_info *info = call->data;
-
-	xtables_option_parse(call);
-	if (call->invert)
-		info->flags |= XT_LUA_INVERT;
 }
 
 static void show(const struct xt_lua_info *info, const char *dashes)
@@ -99,8 +152,9 @@ static struct xtables_match lua_match = {
 	.help = match_help,
 	.print = match_print,
 	.save = match_save,
-	.x6_parse = match_parse,
-	.x6_options = match_options,
+	.parse = match_parse,
+	.final_check = check,
+	.extra_opts = options,
 };
 
 static struct xtables_target lua_target = {
@@ -112,8 +166,9 @@ static struct xtables_target lua_target = {
 	.help = target_help,
 	.print = target_print,
 	.save = target_save,
-	.x6_parse = xtables_option_parse,
-	.x6_options = target_options,
+	.parse = target_parse,
+	.final_check = check,
+	.extra_opts = options,
 };
 
 static void __attribute__((constructor)) register_lua(void)
