@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import InfraError, LabError
-from lab.testing.host import process_state
+from lab.testing.host import is_stopped
 from lab.vm.machine import Machine
 
 #: Seconds that each way to ask has to bring something to the console.
@@ -44,7 +44,7 @@ def gather(machine: Machine, *, seen: Path) -> Stacks:
         machine: a machine whose QEMU runs.
         seen: its console log.
     """
-    if machine.body.pid and process_state(machine.body.pid) in "Tt":
+    if machine.body.pid and is_stopped(machine.body.pid):
         return Stacks(text="QEMU itself is stopped\n", kernel_answered=False)
     before = _size(seen)
     parts = []

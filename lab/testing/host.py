@@ -46,7 +46,7 @@ class HostWatch:
         if worst > LATE:
             return f"the host did not run the lab itself for {worst:.0f} s"
         for pid in pids:
-            if process_state(pid) in "Tt":
+            if is_stopped(pid):
                 return f"QEMU (pid {pid}) is stopped"
         return ""
 
@@ -59,6 +59,11 @@ def process_state(pid: int) -> str:
         return ""
     # The name stands in parentheses and may hold anything.
     return stat.rpartition(")")[2].split()[0]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody stopped a process (SIGSTOP, a debugger); one that is gone is not."""
+    return process_state(pid) in ("T", "t")
 
 
 def memory_total() -> int:

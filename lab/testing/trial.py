@@ -21,7 +21,7 @@ from lab.testing.host import HostWatch
 from lab.testing.lease import Leases, charge
 from lab.testing.limit import Limit
 from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
-from lab.vm.errors import CommandTimeout, GuestPanicked, GuestSilent
+from lab.vm.errors import CommandTimeout, ConsoleFlooded, GuestPanicked, GuestSilent
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
 from lab.watch.follow import MARK, Sighting, Watch
@@ -319,6 +319,9 @@ class Trial:
         except GuestPanicked as error:
             # The report may still be on its way through the console.
             self.watch.wait_for(machine.name, "end Kernel panic", timeout=5.0)
+            guest.lost = error
+            return
+        except ConsoleFlooded as error:
             guest.lost = error
             return
         except (GuestSilent, CommandTimeout):

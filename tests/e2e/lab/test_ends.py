@@ -186,6 +186,7 @@ def test_a_guest_that_floods_its_console_is_ended_and_the_run_goes_on(inner: Run
     )
     assert run.statuses["test_neighbour"] == "passed"
     test = run["test_flood"]
+    assert test.status == "kernel"
     assert "wrote more than 32 MiB to its console" in test.message
     logs = sum(file.stat().st_size for file in run.directory.rglob("*.log"))
     assert logs < 150 << 20

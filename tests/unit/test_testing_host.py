@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who is to blame for a silence: a QEMU that somebody stopped, and no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+from lab.testing.host import HostWatch, is_stopped
+
+
+def test_a_stopped_process_is_told_from_the_living_and_the_dead() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert not is_stopped(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert is_stopped(process.pid)
+        watch = HostWatch()
+        began = time.monotonic()
+        assert (
+            watch.blame(since=began, pids=(process.pid,)) == f"QEMU (pid {process.pid}) is stopped"
+        )
+    finally:
+        process.kill()
+    process.wait()
+    assert not is_stopped(process.pid)
+    assert watch.blame(since=began, pids=(process.pid,)) == ""
