@@ -43,7 +43,7 @@ static void drop_runtime(struct control *control)
 	if (!control->runtime)
 		return;
 	lunatik_stop(control->runtime);
-	/* Print() may write to the output until the end. */
+	/* So that it is gone when close() returns, for who looks then. */
 	wait_for_completion(&control->runtime->stopped);
 	lunatik_put(control->runtime);
 	control->runtime = NULL;
@@ -63,7 +63,6 @@ static int provide_runtime(struct control *control)
 	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps);
 	if (IS_ERR(runtime))
 		return PTR_ERR(runtime);
-	runtime->output = &control->output;
 	ret = lunatik_arm(runtime);
 	control->runtime = runtime;
 	return ret;
@@ -87,6 +86,12 @@ static int run_chunk(lua_State *L, void *arg)
 	struct control *control = arg;
 	int i, base, results;
 
+	/*
+	 * Until this entry is left. The callbacks of what the script leaves
+	 * behind run under the runtime's lock only, while the reader of the
+	 * output holds ours: they print to the log.
+	 */
+	lunatik_toruntime(L)->output = &control->output;
 	if (compile(L, &control->chunk))
 		return lua_error(L);
 	base = lua_gettop(L);
@@ -111,7 +116,8 @@ static void execute(struct control *control)
 
 	ret = provide_runtime(control);
 	if (!ret)
-		ret = lunatik_resume(control->runtime, run_chunk, control, &error, true);
+		ret = lunatik_resume(control->runtime, run_chunk, control, &error,
+				     LUNATIK_PATIENT);
 	if (ret < 0) {
 		text = error.text ?: lunatik_errname(ret) ?: "error";
 		lunatik_output_add(&control->error, text, strlen(text));

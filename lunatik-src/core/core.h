@@ -40,6 +40,20 @@ enum lunatik_state {
 	LUNATIK_STOPPED,
 };
 
+/**
+ * enum lunatik_pace - what hangs on the task that is inside a runtime
+ * @LUNATIK_USUAL: its caller may hold locks: waits for others are short
+ * @LUNATIK_HURRIED: its caller holds a lock that much of the kernel waits for
+ *	(the RTNL): the script may not wait
+ * @LUNATIK_PATIENT: nothing; the script may wait as long as it likes, and ends
+ *	when the task is killed
+ */
+enum lunatik_pace {
+	LUNATIK_USUAL,
+	LUNATIK_HURRIED,
+	LUNATIK_PATIENT,
+};
+
 /* Caps, as given by module parameters or the table of lunatik.runtime(). */
 struct lunatik_caps {
 	u64 memory;		/* bytes */
@@ -66,7 +80,7 @@ struct lunatik_runtime {
 
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
-	u64 entered;		/* lunatik_clock() at entry */
+	u64 entered;		/* cpu_clock_of() at entry */
 	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */
 	unsigned long credited;	/* jiffies when credit was last topped up */
@@ -76,7 +90,7 @@ struct lunatik_runtime {
 	u64 entries;
 	u64 errors;
 	u64 throttled;
-	struct lunatik_output *output;	/* where print() goes; NULL: the log */
+	struct lunatik_output *output;	/* NULL: print to the log. Lent for an entry */
 	struct list_head pins;		/* modules that it has seen */
 
 	int owner_cpu;		/* interrupt: the CPU that is inside, or -1 */
@@ -87,7 +101,8 @@ struct lunatik_runtime {
 	enum lunatik_state state;
 	bool stop_requested;
 	bool stop_queued;
-	bool patient;		/* by its lock: the task inside holds no lock of others */
+	enum lunatik_pace pace;	/* by its lock: of the task inside */
+	bool closing;		/* the Lua state is being closed, by who took it */
 	/*
 	 * Who is inside, or loads it, and may sleep. Set without the lock,
 	 * cleared with it.
@@ -127,8 +142,6 @@ static inline bool lunatik_fault(void)
 
 /* memory.c */
 void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
-bool lunatik_account(struct lunatik_runtime *runtime, size_t size);
-void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size);
 void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp);
 u64 lunatik_memory_used(struct lunatik_runtime *runtime);
 
@@ -145,9 +158,10 @@ struct lunatik_error {
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		 struct lunatik_error *error);
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
-		   struct lunatik_error *error, bool patient);
+		   struct lunatik_error *error, enum lunatik_pace pace);
 void lunatik_interrupt(struct lunatik_runtime *runtime);
 bool lunatik_in_process(struct lunatik_runtime *runtime);
+bool lunatik_hurried(lua_State *L);
 void lunatik_own(struct lunatik_runtime *runtime);
 void lunatik_disown(struct lunatik_runtime *runtime);
 int lunatik_enter_process(struct lunatik_runtime *runtime);
@@ -162,7 +176,8 @@ extern u32 lunatik_tick_mult;
 /* runtime.c */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
 				       int cpu, const struct lunatik_caps *caps);
-int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error);
+int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error,
+		 enum lunatik_pace pace);
 int lunatik_arm(struct lunatik_runtime *runtime);
 void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter);
 void lunatik_break(struct lunatik_runtime *runtime, const char *reason);
@@ -187,6 +202,7 @@ extern const struct lunatik_class lunatik_runtime_class;
 struct lunatik_object *lunatik_object_create(struct lunatik_runtime *runtime,
 					     const struct lunatik_class *class,
 					     size_t size, gfp_t gfp);
+bool lunatik_owned(const struct lunatik_object *object);
 struct lunatik_object *lunatik_object_get_live(struct lunatik_object *object);
 struct lunatik_object **lunatik_push_blank(lua_State *L);
 void lunatik_bless(lua_State *L);

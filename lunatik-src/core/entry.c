@@ -25,6 +25,7 @@
 
 /* How long an entry waits for a process runtime that somebody else is in. */
 #define LUNATIK_PATIENCE	(10 * HZ)
+#define LUNATIK_HURRY		(HZ / 10)
 
 /* How often an entry that may not wait tries, about 1 us each. */
 #define LUNATIK_SPINS		1000
@@ -57,6 +58,12 @@ bool lunatik_maysleep(lua_State *L)
 }
 EXPORT_SYMBOL_GPL(lunatik_maysleep);
 
+/* Does much of the kernel wait for whoever runs in it now? */
+bool lunatik_hurried(lua_State *L)
+{
+	return lunatik_toruntime(L)->pace == LUNATIK_HURRIED;
+}
+
 gfp_t lunatik_gfp(lua_State *L)
 {
 	return lunatik_maysleep(L) ? GFP_KERNEL : GFP_ATOMIC;
@@ -69,12 +76,13 @@ static bool settled(struct lunatik_runtime *runtime, bool *locked)
 	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
 }
 
-static noinline int wait_for_mutex(struct lunatik_runtime *runtime)
+static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik_pace pace)
 {
 	bool locked;
 	long left;
 
 	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
+					   pace == LUNATIK_HURRIED ? LUNATIK_HURRY :
 					   LUNATIK_PATIENCE);
 	if (left <= 0)
 		return left ? -EINTR : -EBUSY;
@@ -100,13 +108,14 @@ void lunatik_disown(struct lunatik_runtime *runtime)
 	raw_spin_unlock_irq(&runtime->state_lock);
 }
 
-static __always_inline int enter_process(struct lunatik_runtime *runtime)
+static __always_inline int enter_process(struct lunatik_runtime *runtime,
+					 enum lunatik_pace pace)
 {
 	might_sleep();
 	if (READ_ONCE(runtime->owner) == current)
 		return -EDEADLK;
 	if (unlikely(!mutex_trylock(&runtime->mutex))) {
-		int ret = wait_for_mutex(runtime);
+		int ret = wait_for_mutex(runtime, pace);
 
 		if (ret)
 			return ret;
@@ -115,9 +124,14 @@ static __always_inline int enter_process(struct lunatik_runtime *runtime)
 	return 0;
 }
 
+/* To load it, and to give it up: the way in when there is no entry to count. */
 int lunatik_enter_process(struct lunatik_runtime *runtime)
 {
-	return enter_process(runtime);
+	int ret = enter_process(runtime, LUNATIK_USUAL);
+
+	if (!ret)
+		runtime->entered = READ_ONCE(current->se.sum_exec_runtime);
+	return ret;
 }
 
 static __always_inline void leave_process(struct lunatik_runtime *runtime)
@@ -125,8 +139,11 @@ static __always_inline void leave_process(struct lunatik_runtime *runtime)
 	lockdep_assert_held(&runtime->mutex);
 
 	lunatik_disown(runtime);
-	/* A kernel thread never returns to user mode, which would clear it. */
-	if (current->flags & PF_KTHREAD)
+	/*
+	 * A kernel thread never returns to user mode, which would clear it. One
+	 * that nobody set for this runtime is for one that the task is in, too.
+	 */
+	if ((current->flags & PF_KTHREAD) && READ_ONCE(runtime->stop_requested))
 		clear_thread_flag(TIF_NOTIFY_SIGNAL);
 	mutex_unlock(&runtime->mutex);
 	/* Its barrier stands between that and the look; theirs in wait_event(). */
@@ -218,7 +235,7 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 static u64 cpu_clock_of(struct lunatik_runtime *runtime)
 {
 	if (runtime->context == LUNATIK_PROCESS)
-		return current->se.sum_exec_runtime;
+		return READ_ONCE(current->se.sum_exec_runtime);	/* ticks add to it */
 	return rdtsc();
 }
 
@@ -257,6 +274,36 @@ static bool shared(struct lunatik_runtime *runtime)
 	return runtime->caps.share < 100;
 }
 
+static bool may_pay(struct lunatik_runtime *runtime, enum lunatik_pace pace)
+{
+	return runtime->context == LUNATIK_PROCESS && pace != LUNATIK_HURRIED;
+}
+
+/*
+ * Sleep off what a process runtime owes of its share. With its lock held: who
+ * waits for that uses the same share. What ends a wait ends this.
+ */
+static void pay(struct lunatik_runtime *runtime)
+{
+	while (runtime->credit < 0 && !signal_pending(current) &&
+	       !READ_ONCE(runtime->stop_requested)) {
+		runtime->throttled++;
+		schedule_timeout_interruptible(HZ / 50 + 1);
+		earn(runtime);
+	}
+}
+
+/* The task inside gives up the CPU, or might: what it used is counted first. */
+static void settle(struct lunatik_runtime *runtime)
+{
+	if (runtime->context != LUNATIK_PROCESS || !shared(runtime))
+		return;
+	spend(runtime);
+	earn(runtime);
+	if (runtime->pace != LUNATIK_HURRIED)
+		pay(runtime);
+}
+
 /*
  * The way in and out is inlined into lunatik_run(): calls among its parts were
  * a tenth of what an empty callback costs.
@@ -266,10 +313,12 @@ static bool shared(struct lunatik_runtime *runtime)
  * enter() - take the lock of an armed runtime
  * @runtime: the caller owns a reference
  * @flags: for leave()
+ * @pace: what hangs on this task
  *
  * Return: 0, or one of the errors of lunatik_run(), with no lock held.
  */
-static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long *flags)
+static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long *flags,
+				 enum lunatik_pace pace)
 {
 	int ret;
 
@@ -279,7 +328,7 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 		return -ESHUTDOWN;
 
 	if (runtime->context == LUNATIK_PROCESS)
-		ret = enter_process(runtime);
+		ret = enter_process(runtime, pace);
 	else
 		ret = enter_interrupt(runtime, flags);
 	if (ret)
@@ -291,14 +340,21 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 	}
 	if (shared(runtime)) {
 		earn(runtime);
-		if (runtime->credit <= 0 && runtime->context != LUNATIK_PROCESS) {
+		if (runtime->credit <= 0 && !may_pay(runtime, pace)) {
 			if (!runtime->throttled++)
 				pr_warn("lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
 					runtime->name, runtime->caps.share);
 			ret = -EAGAIN;
 			goto leave;
 		}
+		if (runtime->context == LUNATIK_PROCESS)
+			pay(runtime);
+		if (READ_ONCE(runtime->state) != LUNATIK_ARMED) {	/* meanwhile */
+			ret = -ESHUTDOWN;
+			goto leave;
+		}
 	}
+	runtime->pace = pace;
 	runtime->entries++;
 	runtime->entered = cpu_clock_of(runtime);
 	return 0;
@@ -338,6 +394,16 @@ void lunatik_interrupt(struct lunatik_runtime *runtime)
 }
 
 /*
+ * The task inside was killed, and the script with it. Not so a script that it
+ * only calls, such as a device's, which serves others: there all waits end at
+ * once, and the budget ends the rest.
+ */
+static bool killed(struct lunatik_runtime *runtime)
+{
+	return runtime->pace == LUNATIK_PATIENT && fatal_signal_pending(current);
+}
+
+/*
  * Called by the Lua machine now and then. A script in process context gives
  * way to others here, also on kernels without preemption; sleeps off what it
  * owes of its share; and ends when its task is killed.
@@ -348,19 +414,10 @@ void lunatik_pause(lua_State *L, void *data)
 
 	if (!lunatik_in_process(runtime))
 		return;
-	if (fatal_signal_pending(current))
+	if (killed(runtime))
 		lunatikvm_stop(L, LUNATIKVM_REQUEST);
 	cond_resched();
-
-	if (runtime->context != LUNATIK_PROCESS || !shared(runtime))
-		return;
-	spend(runtime);
-	earn(runtime);
-	while (runtime->credit < 0 && !signal_pending(current) && !lunatik_stopping(L)) {
-		runtime->throttled++;
-		schedule_timeout_interruptible(HZ / 50 + 1);
-		earn(runtime);
-	}
+	settle(runtime);
 }
 
 static noinline u64 larger_budget(struct lunatik_runtime *runtime)
@@ -448,16 +505,18 @@ int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void 
 
 static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 					  lunatik_handler handler, void *arg,
-					  struct lunatik_error *error, bool patient)
+					  struct lunatik_error *error,
+					  enum lunatik_pace pace)
 {
 	unsigned long flags;
 	int ret;
 
-	ret = enter(runtime, &flags);
+	ret = enter(runtime, &flags, pace);
 	if (ret)
 		return ret;
-	runtime->patient = patient;
 	ret = call(runtime, handler, arg, error);
+	if (pace == LUNATIK_PATIENT)
+		runtime->output = NULL;		/* it was lent to this entry */
 	leave(runtime, flags);
 	return ret;
 }
@@ -468,19 +527,19 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
  * @handler: as for lunatik_run()
  * @arg: as for lunatik_run()
  * @error: where to leave the message; NULL: the kernel log
- * @patient: the task holds no lock of others, scripts in it may wait long
+ * @pace: what hangs on this task
  *
  * Return: as lunatik_run().
  */
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
-		   struct lunatik_error *error, bool patient)
+		   struct lunatik_error *error, enum lunatik_pace pace)
 {
-	return enter_and_call(runtime, handler, arg, error, patient);
+	return enter_and_call(runtime, handler, arg, error, pace);
 }
 
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return enter_and_call(runtime, handler, arg, NULL, false);
+	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_USUAL);
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
@@ -490,10 +549,9 @@ int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler
 	unsigned long flags;
 	int ret;
 
-	ret = enter(runtime, &flags);
+	ret = enter(runtime, &flags, LUNATIK_USUAL);
 	if (ret)
 		return ret;
-	runtime->patient = false;
 	ret = call(runtime, handler, arg, NULL);
 	finally(arg);
 	leave(runtime, flags);
@@ -503,9 +561,15 @@ EXPORT_SYMBOL_GPL(lunatik_run_finally);
 
 int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return lunatik_resume(runtime, handler, arg, NULL, true);
+	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_PATIENT);
 }
 EXPORT_SYMBOL_GPL(lunatik_run_alone);
+
+int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
+{
+	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_HURRIED);
+}
+EXPORT_SYMBOL_GPL(lunatik_run_hurried);
 
 /*
  * A wait that ended at once, since the task is being interrupted or there was
@@ -517,8 +581,9 @@ void lunatik_slept(lua_State *L)
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 
 	cond_resched();
-	if (fatal_signal_pending(current))
+	if (killed(runtime))
 		lunatikvm_stop(L, LUNATIKVM_REQUEST);
+	settle(runtime);
 	if (runtime->switches == current->nvcsw) {
 		lunatikvm_charge(L, LUNATIK_WAIT_COST);
 		return;

@@ -54,6 +54,7 @@ static void end(struct lunatik_hook *hook)
 	lunatik_hook_put(hook);
 }
 
+/* A work: process context, nothing held; the runtime may be running. */
 static void end_work(struct work_struct *work)
 {
 	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
@@ -107,7 +108,10 @@ EXPORT_SYMBOL_GPL(lunatik_hook_add);
 
 /*
  * The hooks of a runtime are stopped only after its last entry has left, and
- * whoever registers one is inside an entry: nobody stops it at this moment.
+ * whoever registers one is inside an entry, so that the runtime's end is no
+ * danger at this moment. It is to who uses lunatik_hook_add_to() from another
+ * runtime, and lunatik_hook_cancel() to who made the hook known before: they
+ * hold a reference meanwhile. Whoever took the hook off then has stopped it.
  */
 void lunatik_hook_abort(struct lunatik_hook *hook)
 {

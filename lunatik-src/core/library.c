@@ -32,8 +32,19 @@ void lunatik_checksleep(lua_State *L, const char *what)
 {
 	if (!lunatik_maysleep(L))
 		luaL_error(L, "%s: may sleep, which an interrupt can't", what);
+	/* A finalizer: nobody could wake it, and the end would not come. */
+	if (lunatik_toruntime(L)->closing)
+		luaL_error(L, "%s: not while the runtime ends", what);
 }
 EXPORT_SYMBOL_GPL(lunatik_checksleep);
+
+void lunatik_checkwait(lua_State *L, const char *what)
+{
+	lunatik_checksleep(L, what);
+	if (lunatik_hurried(L))
+		luaL_error(L, "%s: not where all the kernel waits", what);
+}
+EXPORT_SYMBOL_GPL(lunatik_checkwait);
 
 lua_Integer lunatik_checkrange(lua_State *L, int arg, lua_Integer min, lua_Integer max)
 {

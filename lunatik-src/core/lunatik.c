@@ -199,7 +199,7 @@ static int runtime_resume(lua_State *L)
 	transfer->arguments = arguments;
 
 	/* What holds of this task's locks holds of the nested entry as well. */
-	ret = lunatik_resume(runtime, resume_body, transfer, &error, self->patient);
+	ret = lunatik_resume(runtime, resume_body, transfer, &error, self->pace);
 	transfer->error = error.text;
 	if (lunatik_maysleep(L))
 		lunatik_slept(L);
@@ -286,7 +286,7 @@ static int new_runtime(lua_State *L)
 		return lunatik_throw(L, PTR_ERR(runtime));
 	holder->runtime = runtime;
 
-	ret = lunatik_load(runtime, &error);
+	ret = lunatik_load(runtime, &error, lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_PATIENT);
 	transfer->error = error.text;
 	if (!ret)
 		ret = lunatik_arm(runtime);
@@ -330,6 +330,11 @@ static struct lunatik_runtime *nth_runtime(int n)
 	return found;
 }
 
+static u64 figure(const u64 *counter)
+{
+	return data_race(*counter);	/* whoever runs it adds to it meanwhile */
+}
+
 /* Figures of a running runtime are read without its lock: good for people. */
 static bool take_status(int n, struct status *status)
 {
@@ -349,13 +354,14 @@ static bool take_status(int n, struct status *status)
 	status->context = runtime->context == LUNATIK_PROCESS ? "process" :
 			  runtime->context == LUNATIK_SOFTIRQ ? "softirq" : "hardirq";
 	status->caps = runtime->caps;
-	status->memory = lunatik_memory_used(runtime);
+	/* As in figure(). */
+	status->memory = data_race(lunatik_memory_used(runtime));
 	status->peak = atomic64_read(&runtime->peak);
-	status->instructions = READ_ONCE(runtime->instructions);
-	status->entries = READ_ONCE(runtime->entries);
-	status->errors = READ_ONCE(runtime->errors);
-	status->throttled = READ_ONCE(runtime->throttled);
-	status->time = READ_ONCE(runtime->time);
+	status->instructions = figure(&runtime->instructions);
+	status->entries = figure(&runtime->entries);
+	status->errors = figure(&runtime->errors);
+	status->throttled = figure(&runtime->throttled);
+	status->time = figure(&runtime->time);
 	lunatik_put(runtime);
 	return true;
 }

@@ -27,7 +27,7 @@ struct lunatik_block {
 
 u64 lunatik_memory_used(struct lunatik_runtime *runtime)
 {
-	return READ_ONCE(runtime->memory) + atomic64_read(&runtime->objects);
+	return runtime->memory + atomic64_read(&runtime->objects);
 }
 
 static bool fits(struct lunatik_runtime *runtime, size_t more)
@@ -112,12 +112,14 @@ bool lunatik_account(struct lunatik_runtime *runtime, size_t size)
 	atomic64_add(size, &runtime->objects);
 	return true;
 }
+EXPORT_SYMBOL_GPL(lunatik_account);
 
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 {
 	if (runtime)
 		atomic64_sub(size, &runtime->objects);
 }
+EXPORT_SYMBOL_GPL(lunatik_unaccount);
 
 /* NULL when over the cap or out of memory. @runtime may be NULL. */
 void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)

@@ -75,6 +75,12 @@ void *lunatik_check(lua_State *L, int arg, const struct lunatik_class *class)
 }
 EXPORT_SYMBOL_GPL(lunatik_check);
 
+/* Is it on a runtime's account? If not it is the core's own. */
+bool lunatik_owned(const struct lunatik_object *object)
+{
+	return object->runtime;
+}
+
 void *lunatik_private(struct lunatik_object *object)
 {
 	return object->private;

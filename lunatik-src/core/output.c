@@ -2,6 +2,7 @@
 /*
  * print(): to the kernel log, or to who reads /dev/lunatik.
  */
+#include <linux/export.h>
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
 #include <linux/sizes.h>
@@ -19,7 +20,10 @@ void lunatik_output_reset(struct lunatik_output *output)
 	memset(output, 0, sizeof(*output));
 }
 
-/* Process context. What does not fit is left out. */
+/*
+ * Process context; control->lock, and the runtime's lock inside a chunk. What
+ * does not fit is left out.
+ */
 void lunatik_output_add(struct lunatik_output *output, const char *text, size_t length)
 {
 	size_t wanted = output->length + length;
@@ -62,6 +66,12 @@ static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t 
 		length -= step;
 	}
 }
+
+bool lunatik_mayprint(lua_State *L)
+{
+	return __ratelimit(&lunatik_toruntime(L)->print_limit);
+}
+EXPORT_SYMBOL_GPL(lunatik_mayprint);
 
 int lunatik_print(lua_State *L)
 {

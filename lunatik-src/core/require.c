@@ -80,6 +80,21 @@ static bool symbol_of(const char *name, char *symbol, size_t size)
 	return i > 0;
 }
 
+/* One for each symbol is enough, however often a script forgets that it has it. */
+static void forget_second(struct lunatik_runtime *runtime, struct pin *pin)
+{
+	struct pin *other;
+
+	list_for_each_entry(other, &runtime->pins, node) {
+		if (other == pin || other->symbol != pin->symbol)
+			continue;
+		symbol_put_addr(pin->symbol);
+		list_del(&pin->node);
+		kfree(pin);
+		return;
+	}
+}
+
 static int search_c(lua_State *L, const char *name)
 {
 	char symbol[LUNATIK_SYMBOL_MAX], function[LUNATIK_SYMBOL_MAX + 16];
@@ -95,7 +110,8 @@ static int search_c(lua_State *L, const char *name)
 	if (!pin)
 		return luaL_error(L, "not enough memory");
 	pin->symbol = __symbol_get(function);
-	if (!pin->symbol) {
+	/* modprobe may want the very lock that all wait for. */
+	if (!pin->symbol && !lunatik_hurried(L)) {
 		request_module("lunatik-%s", symbol);
 		pin->symbol = __symbol_get(function);
 		lunatik_slept(L);
@@ -108,6 +124,7 @@ static int search_c(lua_State *L, const char *name)
 	}
 	lua_pushcfunction(L, (lua_CFunction)pin->symbol);
 	lua_pushstring(L, function);
+	forget_second(lunatik_toruntime(L), pin);
 	return 2;
 }
 

@@ -122,11 +122,14 @@ static void close_state(struct lunatik_runtime *runtime, lua_State *L)
 	if (!L)
 		return;
 	runtime->instructions = lunatikvm_used(L);
+	runtime->closing = true;
+	runtime->pace = LUNATIK_USUAL;
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lua_close(L);
 	WARN_ON_ONCE(runtime->memory);
 }
 
+/* A work: process context, nothing held; never while stop_work() closes it. */
 static void kill_work(struct work_struct *work)
 {
 	struct lunatik_runtime *runtime =
@@ -140,6 +143,7 @@ static void kill_work(struct work_struct *work)
 	lunatik_interrupt(runtime);
 }
 
+/* A work: process context, nothing held; the runtime is BROKEN, or stopped since. */
 static void bury_work(struct work_struct *work)
 {
 	struct lunatik_runtime *runtime =
@@ -149,6 +153,7 @@ static void bury_work(struct work_struct *work)
 	lunatik_put(runtime);
 }
 
+/* A work: process context, nothing held; once for each runtime. */
 static void stop_work(struct work_struct *work)
 {
 	struct lunatik_runtime *runtime =
@@ -222,8 +227,8 @@ void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtim
 	if (runtime == waiter)
 		return;
 	wait_for_completion_interruptible_timeout(&runtime->stopped,
-						  waiter->patient ? LUNATIK_WAIT_PATIENT :
-						  LUNATIK_WAIT_CALLBACK);
+						  waiter->pace == LUNATIK_PATIENT ?
+						  LUNATIK_WAIT_PATIENT : LUNATIK_WAIT_CALLBACK);
 }
 
 /* The script broke a cap: called by the owner of its Lua state. */
@@ -411,17 +416,15 @@ EXPORT_SYMBOL_GPL(lunatik_pushbody);
  * lunatik_load() - run the body of the script
  * @runtime: loading
  * @error: gets the message
+ * @pace: of the task that loads it
  *
  * Return: 0, or a negative errno.
  */
-int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error)
+int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error,
+		 enum lunatik_pace pace)
 {
-	int ret;
-
-	runtime->patient = true;
-	ret = lunatik_call(runtime, run_body, runtime, error);
-	runtime->patient = false;
-	return ret;
+	runtime->pace = pace;
+	return lunatik_call(runtime, run_body, runtime, error);
 }
 
 static int end_loading(struct lunatik_runtime *runtime, bool arm)

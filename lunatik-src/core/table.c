@@ -23,6 +23,7 @@ struct entry {
 	struct hlist_node node;		/* in a bucket, under table->lock, read by RCU */
 	struct kref kref;		/* the bucket's, and those of walks */
 	int type;			/* LUA_TBOOLEAN, LUA_TNUMBER, LUA_TUSERDATA */
+	u32 hash;			/* of the key: what tells most of them apart */
 	union {
 		bool boolean;
 		lua_Integer integer;
@@ -80,20 +81,40 @@ static void table_release(void *private)
 	lunatik_free(table->buckets);
 }
 
-static struct hlist_head *bucket_of(struct table *table, const char *key, size_t length)
+/* A key, and what looking for it took. */
+struct sought {
+	const char *key;
+	size_t length;
+	u32 hash;
+	size_t steps;			/* to be charged, where nothing is held */
+};
+
+static struct hlist_head *bucket_of(struct table *table, u32 hash)
 {
-	return &table->buckets[jhash(key, length, table->seed) & table->mask];
+	return &table->buckets[hash & table->mask];
 }
 
-static struct entry *find(struct table *table, struct hlist_head *bucket, const char *key,
-			  size_t length)
+/* Scripts choose how many entries share a bucket: each of them is a step. */
+static struct entry *find(struct table *table, struct sought *sought)
 {
 	struct entry *entry;
 
-	hlist_for_each_entry_rcu(entry, bucket, node, lockdep_is_held(&table->lock))
-		if (entry->length == length && !memcmp(entry->key, key, length))
+	hlist_for_each_entry_rcu(entry, bucket_of(table, sought->hash), node,
+				 lockdep_is_held(&table->lock)) {
+		sought->steps++;
+		if (entry->hash == sought->hash && entry->length == sought->length &&
+		    !memcmp(entry->key, sought->key, sought->length))
 			return entry;
+	}
 	return NULL;
+}
+
+static void seek(lua_State *L, struct table *table, struct sought *sought)
+{
+	sought->key = luaL_checklstring(L, 2, &sought->length);
+	sought->steps = 0;
+	lunatikvm_charge(L, sought->length / 16 + 1);
+	sought->hash = jhash(sought->key, sought->length, table->seed);
 }
 
 static const struct lunatik_class table_class;
@@ -104,23 +125,35 @@ struct found {
 	lua_Integer integer;
 };
 
-/* @object: where to put a reference if it is one; NULL: leave it */
-static void look_up(struct table *table, const char *key, size_t length,
-		    struct found *found, struct lunatik_object **object)
+/*
+ * @object: where to put a reference if it is one; NULL: leave it.
+ *
+ * An entry leaves its bucket before it lets go of its object, so whoever comes
+ * too late for the object finds the next entry, or none, when he looks again:
+ * smp_rmb() pairs with the release in kref_put(). Each turn takes a writer.
+ */
+static void look_up(struct table *table, struct sought *sought, struct found *found,
+		    struct lunatik_object **object)
 {
 	struct entry *entry;
 
-	found->type = LUA_TNIL;
 	rcu_read_lock();
-	entry = find(table, bucket_of(table, key, length), key, length);
+again:
+	found->type = LUA_TNIL;
+	entry = find(table, sought);
 	if (entry) {
 		found->type = entry->type;
-		if (entry->type == LUA_TBOOLEAN)
+		if (entry->type == LUA_TBOOLEAN) {
 			found->boolean = entry->boolean;
-		else if (entry->type == LUA_TNUMBER)
+		} else if (entry->type == LUA_TNUMBER) {
 			found->integer = entry->integer;
-		else if (object)
+		} else if (object) {
 			*object = lunatik_object_get_live(entry->object);
+			if (!*object) {
+				smp_rmb();	/* see above */
+				goto again;
+			}
+		}
 	}
 	rcu_read_unlock();
 }
@@ -129,25 +162,22 @@ static int table_index(lua_State *L)
 {
 	struct table *table = lunatik_check(L, 1, &table_class);
 	struct lunatik_object **object;
+	struct sought sought;
 	struct found found;
-	const char *key;
-	size_t length;
 
-	key = luaL_checklstring(L, 2, &length);
-	lunatikvm_charge(L, length / 16 + 1);
-
-	look_up(table, key, length, &found, NULL);
+	seek(L, table, &sought);
+	look_up(table, &sought, &found, NULL);
 	if (found.type == LUA_TUSERDATA) {
 		object = lunatik_push_blank(L);
-		look_up(table, key, length, &found, object);
+		look_up(table, &sought, &found, object);
 		if (*object) {
 			lunatik_bless(L);
+			lunatikvm_charge(L, sought.steps);
 			return 1;
 		}
-		if (found.type == LUA_TUSERDATA)	/* just gone */
-			found.type = LUA_TNIL;
 	}
 
+	lunatikvm_charge(L, sought.steps);
 	if (found.type == LUA_TNUMBER)
 		lua_pushinteger(L, found.integer);
 	else if (found.type == LUA_TBOOLEAN)
@@ -157,8 +187,9 @@ static int table_index(lua_State *L)
 	return 1;
 }
 
-static struct entry *new_entry(lua_State *L, size_t length)
+static struct entry *new_entry(lua_State *L, const struct sought *sought)
 {
+	size_t length = sought->length;
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	size_t size = struct_size((struct entry *)NULL, key, length);
 	struct entry *entry = NULL;
@@ -177,8 +208,29 @@ static struct entry *new_entry(lua_State *L, size_t length)
 	kref_init(&entry->kref);
 	entry->runtime = lunatik_get(runtime);
 	entry->size = size;
+	entry->hash = sought->hash;
 	entry->length = length;
+	memcpy(entry->key, sought->key, length);
 	return entry;
+}
+
+/*
+ * The object that a script wants to store. A table goes into those of the
+ * kernel's only: among others it could come to hold itself, and would stay for
+ * ever, its module with it.
+ */
+static struct lunatik_object *storable(lua_State *L)
+{
+	struct lunatik_object *object = lunatik_object(L, 3);
+
+	if (!object)
+		luaL_argerror(L, 3, "invalid object");
+	if (lunatik_classof(object)->flags & LUNATIK_SINGLE)
+		luaL_error(L, "cannot share SINGLE object");
+	if (lunatik_classof(object) == &table_class &&
+	    (lunatik_owned(lunatik_object(L, 1)) || !lunatik_owned(object)))
+		luaL_error(L, "cannot store a table in a table but lunatik._ENV");
+	return object;
 }
 
 static int table_newindex(lua_State *L)
@@ -187,26 +239,17 @@ static int table_newindex(lua_State *L)
 	struct lunatik_object *object = NULL;
 	struct entry *entry = NULL, *old;
 	int type = lua_type(L, 3);
-	struct hlist_head *bucket;
+	struct sought sought;
 	unsigned long flags;
-	const char *key;
-	size_t length;
 
-	key = luaL_checklstring(L, 2, &length);
-	lunatikvm_charge(L, length / 16 + 1);
-	if (type == LUA_TUSERDATA) {
-		object = lunatik_object(L, 3);
-		if (!object)
-			return luaL_argerror(L, 3, "invalid object");
-		if (lunatik_classof(object)->flags & LUNATIK_SINGLE)
-			return luaL_error(L, "cannot share SINGLE object");
-	} else if (type != LUA_TNIL && type != LUA_TBOOLEAN && type != LUA_TNUMBER) {
+	seek(L, table, &sought);
+	if (type == LUA_TUSERDATA)
+		object = storable(L);
+	else if (type != LUA_TNIL && type != LUA_TBOOLEAN && type != LUA_TNUMBER)
 		return luaL_argerror(L, 3, "boolean, integer, object or nil expected");
-	}
 
 	if (type != LUA_TNIL) {
-		entry = new_entry(L, length);
-		memcpy(entry->key, key, length);
+		entry = new_entry(L, &sought);
 		entry->type = type;
 		if (object)
 			entry->object = lunatik_object_get(object);
@@ -216,18 +259,18 @@ static int table_newindex(lua_State *L)
 			entry->integer = lua_tointeger(L, 3);
 	}
 
-	bucket = bucket_of(table, key, length);
 	spin_lock_irqsave(&table->lock, flags);
-	old = find(table, bucket, key, length);
+	old = find(table, &sought);
 	if (old && entry)
 		hlist_replace_rcu(&old->node, &entry->node);
 	else if (entry)
-		hlist_add_head_rcu(&entry->node, bucket);
+		hlist_add_head_rcu(&entry->node, bucket_of(table, sought.hash));
 	else if (old)
 		hlist_del_rcu(&old->node);
 	spin_unlock_irqrestore(&table->lock, flags);
 	if (old)
 		entry_put(old);
+	lunatikvm_charge(L, sought.steps);
 	return 0;
 }
 
@@ -316,11 +359,13 @@ static void walk_bucket(lua_State *L, struct walk *walk, struct hlist_head *buck
 		struct entry **larger;
 
 		walk_clear(walk);
+		lunatikvm_charge(L, found);
 		larger = lunatik_alloc(L, 2 * found * sizeof(*larger));
 		lunatik_free(walk->entries);
 		walk->entries = larger;
 		walk->capacity = 2 * found;
 	}
+	lunatikvm_charge(L, found);
 }
 
 static void push_entry(lua_State *L, const struct entry *entry)
@@ -396,8 +441,9 @@ static int set_table(const char *key)
 	kref_init(&entry->kref);
 	entry->type = LUA_TUSERDATA;
 	entry->length = length;
+	entry->hash = jhash(key, length, table->seed);
 	memcpy(entry->key, key, length);
-	hlist_add_head_rcu(&entry->node, bucket_of(table, key, length));
+	hlist_add_head_rcu(&entry->node, bucket_of(table, entry->hash));
 	return 0;
 }
 

@@ -119,6 +119,13 @@ int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *
  */
 int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
 
+/*
+ * The same for a task that holds a lock much of the kernel waits for, such as
+ * the RTNL: -EBUSY comes after a tenth of a second, the script may not wait
+ * (lunatik_checkwait()), and nothing is loaded for it.
+ */
+int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
+
 /* Push the value that the body of the script returned. */
 void lunatik_pushbody(lua_State *L);
 
@@ -126,6 +133,7 @@ void lunatik_pushbody(lua_State *L);
  * The same, with @finally(@arg) called before the runtime's lock is let go,
  * however @handler ended (not if it was never called): to take back what the
  * script was lent for the call. It must not raise errors or touch the stack.
+ * Context: as @handler's, the runtime's lock held.
  */
 int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
 			void (*finally)(void *arg), void *arg);
@@ -177,6 +185,16 @@ gfp_t lunatik_gfp(lua_State *L);
  */
 void lunatik_checksleep(lua_State *L, const char *what);
 
+/**
+ * lunatik_checkwait() - refuse a wait of the script's choice where none may be
+ * @L: Lua state
+ * @what: for the message, "completion.wait"
+ *
+ * lunatik_checksleep() for what may take long: refused as well inside of
+ * lunatik_run_hurried().
+ */
+void lunatik_checkwait(lua_State *L, const char *what);
+
 /* Raise an error unless the runtime is of one of @contexts (a mask). */
 void lunatik_checkcontext(lua_State *L, unsigned int contexts, const char *what);
 
@@ -184,12 +202,15 @@ void lunatik_checkcontext(lua_State *L, unsigned int contexts, const char *what)
  * lunatik_slept() - tell that the function has slept
  * @L: Lua state
  *
- * Call it after each wait, interruptible ones only. The script gave up its
- * CPU, so its instruction budget starts anew; and if the runtime was killed
+ * Call it after each wait that a script can repeat, interruptible ones only.
+ * The script gave up its CPU, so its instruction budget starts anew; and if the runtime was killed
  * meanwhile this raises the error that ends the script. Stopping a runtime
  * interrupts its waits: signal_pending() is true then.
  */
 void lunatik_slept(lua_State *L);
+
+/* May the script write to the kernel log once more? Its messages are limited. */
+bool lunatik_mayprint(lua_State *L);
 
 /* Is the runtime being stopped? (What thread.shouldstop() looks at.) */
 bool lunatik_stopping(lua_State *L);
@@ -218,6 +239,21 @@ void *lunatik_alloc(lua_State *L, size_t size);
 
 /* Any context. @memory may be NULL. */
 void lunatik_free(void *memory);
+
+/**
+ * lunatik_account() - put memory that the kernel allocates on an account
+ * @runtime: whose; NULL is nobody
+ * @size: bytes
+ *
+ * For what cannot come from lunatik_alloc(), such as a packet. Any context.
+ *
+ * Return: false if the runtime would hold more than its cap allows; then
+ * nothing is counted, and lua_gc() may help.
+ */
+bool lunatik_account(struct lunatik_runtime *runtime, size_t size);
+
+/* Take it off again; any context. Whoever does keeps @runtime (lunatik_get()). */
+void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size);
 
 /* Arguments; @arg is a stack index, as for luaL_check*. */
 lua_Integer lunatik_checkrange(lua_State *L, int arg, lua_Integer min, lua_Integer max);
@@ -275,7 +311,8 @@ enum lunatik_class_flags {
  *	what the private data owns, not the private data. May be NULL.
  *	Context: any; process with LUNATIK_DEFER
  * @stop: called when a script closes the object (obj:stop(), leaving the
- *	scope of a local <close>), if not NULL; the object may live on
+ *	scope of a local <close>), if not NULL; the object may live on.
+ *	Context: an entry, the runtime's lock held
  * @owner: THIS_MODULE; held while any object or any runtime that has seen
  *	one exists
  */
@@ -370,8 +407,9 @@ struct lunatik_hook;
  * @name: for `lunatik list` and logs: "netfilter"
  * @stop: take it out of the kernel and wait for the last callback to return
  *	(synchronize_net(), kthread_stop(), ...). Called exactly once, in
- *	process context, no lock held: by the core when the runtime is
- *	stopped, or after lunatik_hook_cancel(). May be NULL
+ *	process context: by the core when the runtime is stopped, and no entry
+ *	is left; after lunatik_hook_cancel(), beside entries; in an entry, the
+ *	runtime's lock held, by lunatik_hook_end(). May be NULL
  * @free: free the memory that the hook is embedded in; after @stop, when
  *	the last reference is gone. Context: process, or the caller of
  *	lunatik_hook_put()
@@ -423,6 +461,8 @@ void lunatik_hook_add(lua_State *L, struct lunatik_hook *hook,
 /*
  * The same for another runtime than that of the caller, as a negative errno:
  * -ESHUTDOWN, with @hook not freed and nothing to undo. Process context.
+ * Nothing keeps that runtime from being stopped at once: ops->stop has to wait
+ * until what it stops is complete, and the caller takes a reference before.
  */
 int lunatik_hook_add_to(struct lunatik_runtime *runtime, struct lunatik_hook *hook,
 			const struct lunatik_hook_ops *ops);

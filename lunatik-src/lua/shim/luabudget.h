@@ -68,6 +68,15 @@ void lunatikvm_spent(lua_State *L);
 #define luai_stacklow(L)  \
 	((unsigned long)__builtin_frame_address(0) < G(L)->vm.lowest)
 
+/*
+ * Too near to that for a finalizer, which has one chance: its call looks for
+ * room again some 450 bytes further down (GCTM, luaD_pcall, ccall), and one
+ * that fails there has let go of nothing.
+ */
+#define LUAI_STACKFINAL		1024
+#define luai_stackshort(L)  \
+	((unsigned long)__builtin_frame_address(0) < G(L)->vm.lowest + LUAI_STACKFINAL)
+
 /* odd, and random unless the module parameter hashseed says otherwise */
 extern u64 lunatikvm_secret;
 void lunatikvm_setsecret(void);

@@ -182,13 +182,14 @@ static u64 bench_receive_round(struct net_device *dev, struct xdp_frame **frames
 	return end - begin;
 }
 
-/* receive(device, frame) -> instructions of a frame that its peer receives */
+/* receive(device, frame[, rounds]) -> instructions of a frame that its peer receives */
 static int bench_receive(lua_State *L)
 {
 	struct xdp_frame *frames[BENCH_FRAMES];
 	const char *name = luaL_checkstring(L, 1);
 	size_t length;
 	const char *bytes = luaL_checklstring(L, 2, &length);
+	unsigned int rounds = lunatik_optrange(L, 3, BENCH_FRAME_ROUNDS, 1, BENCH_FRAME_ROUNDS);
 	struct net_device *dev;
 	unsigned int round, i;
 	u64 least = U64_MAX;
@@ -204,7 +205,7 @@ static int bench_receive(lua_State *L)
 		lunatik_throw(L, EOPNOTSUPP);
 	}
 
-	for (round = 0; round < BENCH_FRAME_ROUNDS; round++) {
+	for (round = 0; round < rounds; round++) {
 		for (i = 0; i < BENCH_FRAMES; i++)
 			frames[i] = bench_frame(bytes, length);
 		if (!frames[BENCH_FRAMES - 1]) {
