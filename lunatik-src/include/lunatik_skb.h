@@ -35,6 +35,7 @@ void lunatik_packet_new(lua_State *L, struct lunatik_packet *packet);
  * @skb: the packet; the hook's
  * @state: where it is met
  * @readonly: the script may not change it; set it before lending
+ * @mute: nothing can be sent from here; set it before lending
  *
  * The rest is what the script asks for meanwhile. On the stack of the hook.
  */
@@ -42,6 +43,7 @@ struct lunatik_lending {
 	struct sk_buff *skb;
 	const struct nf_hook_state *state;
 	bool readonly;
+	bool mute;
 	/* private: */
 	bool reset;
 	int unreachable;

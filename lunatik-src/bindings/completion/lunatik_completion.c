@@ -45,7 +45,7 @@ static int completion_wait(lua_State *L)
 	lua_Integer ms = lunatik_optrange(L, 2, -1, 0, INT_MAX);
 	long left;
 
-	lunatik_checksleep(L, "completion.wait");
+	lunatik_checkwait(L, "completion.wait");
 	left = wait_for_completion_interruptible_timeout(done, ms < 0 ? MAX_SCHEDULE_TIMEOUT :
 							 msecs_to_jiffies(ms));
 	lunatik_slept(L);

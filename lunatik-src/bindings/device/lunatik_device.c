@@ -49,7 +49,7 @@ struct operation {
 	struct luadevice *device;
 	const char *name;
 	bool optional;
-	char *buffer;		/* read: user's; write: a copy */
+	char *buffer;		/* what is written; what was read: lunatik_free() */
 	size_t length;
 	loff_t offset;
 	ssize_t result;
@@ -94,10 +94,11 @@ static int do_read(lua_State *L, void *arg)
 	text = luaL_optlstring(L, -2, "", &length);
 	length = min(length, operation->length);	/* more than was asked for */
 	operation->offset = offset_after(L, -1, operation->offset, length);
-	if (copy_to_user((char __user *)operation->buffer, text, length))
-		operation->result = -EFAULT;
-	else
-		operation->result = length;
+	if (length) {
+		operation->buffer = lunatik_alloc(L, length);
+		memcpy(operation->buffer, text, length);
+	}
+	operation->result = length;
 	return 0;
 }
 
@@ -138,6 +139,11 @@ static ssize_t perform(struct operation *operation, lunatik_handler handler)
 		return -EIO;
 	}
 }
+
+/*
+ * File operations: process context, nothing held; the file owns a reference to
+ * the hook. A stopped runtime refuses the entry, and it is ENODEV.
+ */
 
 static int device_open(struct inode *inode, struct file *file)
 {
@@ -181,12 +187,15 @@ static ssize_t device_read(struct file *file, char __user *buffer, size_t length
 	struct operation operation = {
 		.device = file->private_data,
 		.name = "read",
-		.buffer = (__force char *)buffer,
 		.length = min_t(size_t, length, DEVICE_TRANSFER_MAX),
 		.offset = *offset,
 	};
 	ssize_t ret = perform(&operation, do_read);
 
+	/* Outside of the runtime: a page that is slow to come holds up nobody else. */
+	if (ret > 0 && copy_to_user(buffer, operation.buffer, ret))
+		ret = -EFAULT;
+	lunatik_free(operation.buffer);
 	if (ret >= 0)
 		*offset = operation.offset;
 	return ret;

@@ -60,7 +60,7 @@ static int linux_schedule(lua_State *L)
 	long timeout = ms >= INT_MAX ? MAX_SCHEDULE_TIMEOUT : msecs_to_jiffies(ms);
 	int i;
 
-	lunatik_checksleep(L, "linux.schedule");
+	lunatik_checkwait(L, "linux.schedule");
 	for (i = 0; i < ARRAY_SIZE(states); i++)
 		if (states[i] == state)
 			break;
@@ -203,6 +203,8 @@ static int linux_index(lua_State *L)
 	const char *key;
 	int i;
 
+	/* Whoever got hold of the metatable calls it with anything. */
+	luaL_checktype(L, 1, LUA_TTABLE);
 	if (lua_type(L, 2) != LUA_TSTRING)
 		return 0;
 	key = lua_tostring(L, 2);
@@ -223,9 +225,11 @@ static int linux_index(lua_State *L)
 
 static void linux_open(lua_State *L)
 {
-	lua_createtable(L, 0, 1);
+	lua_createtable(L, 0, 2);
 	lua_pushcfunction(L, linux_index);
 	lua_setfield(L, -2, "__index");
+	lua_pushboolean(L, false);
+	lua_setfield(L, -2, "__metatable");
 	lua_setmetatable(L, -2);
 }
 

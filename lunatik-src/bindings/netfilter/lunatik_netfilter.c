@@ -47,6 +47,7 @@ static DEFINE_MUTEX(hooks_mutex);
 struct verdict_request {
 	struct nf_lua_hook *hook;
 	struct lunatik_lending lending;
+	unsigned int verdict;
 };
 
 /* What nf_hook_slow() does not know leaks the packet, so it never gets it. */
@@ -57,10 +58,17 @@ static bool verdict_known(lua_Integer verdict)
 	case NF_ACCEPT:
 		return !(verdict & ~(lua_Integer)NF_VERDICT_MASK);
 	case NF_QUEUE:
-		return verdict >= 0 && verdict <= U32_MAX;
+		return !(verdict & ~(lua_Integer)(NF_VERDICT_QMASK | NF_VERDICT_MASK));
 	default:
 		return false;
 	}
+}
+
+/* Only these find back from a queue; nf_reinject() warns about others and drops them. */
+static bool queue_possible(const struct nf_hook_state *state)
+{
+	return state->pf == NFPROTO_IPV4 || state->pf == NFPROTO_IPV6 ||
+	       state->pf == NFPROTO_BRIDGE;
 }
 
 static int verdict_ask(lua_State *L, void *arg)
@@ -76,10 +84,12 @@ static int verdict_ask(lua_State *L, void *arg)
 	if (!lua_isinteger(L, -2) || !verdict_known(lua_tointeger(L, -2)))
 		luaL_error(L, "netfilter hook returned no verdict (ACCEPT, DROP or QUEUE)");
 	verdict = lua_tointeger(L, -2);
+	if ((verdict & NF_VERDICT_MASK) == NF_QUEUE && !queue_possible(request->lending.state))
+		luaL_error(L, "netfilter hook returned QUEUE where there are no queues");
 	if (!lua_isnil(L, -1))
 		request->lending.skb->mark = lunatik_checkrange(L, -1, 0, U32_MAX);
-	/* A verdict has 32 bits, and lunatik_run() errors below 0. */
-	return (int)(verdict & NF_VERDICT_MASK) | (int)((verdict >> 16) & 0x7fff) << 16;
+	request->verdict = verdict;
+	return 0;
 }
 
 static void verdict_done(void *arg)
@@ -94,17 +104,17 @@ static unsigned int nf_lua_hook(void *priv, struct sk_buff *skb,
 {
 	struct nf_lua_hook *hook = priv;
 	struct verdict_request request = { .hook = hook };
-	int verdict;
+	int ret;
 
 	if ((hook->marked && skb->mark != hook->mark) || lunatik_packet_sending())
 		return NF_ACCEPT;
 	lunatik_lending_init(&request.lending, skb, state);
-	verdict = lunatik_run_finally(hook->hook.runtime, verdict_ask, verdict_done, &request);
+	ret = lunatik_run_finally(hook->hook.runtime, verdict_ask, verdict_done, &request);
 	lunatik_lending_send(&request.lending);
-	if (verdict >= 0)
-		return verdict;
+	if (ret >= 0)
+		return request.verdict;
 	/* Another CPU's hook, or the script's own packet, is no failure. */
-	if (verdict == -EREMOTE || verdict == -EDEADLK)
+	if (ret == -EREMOTE || ret == -EDEADLK)
 		return NF_ACCEPT;
 	return hook->fallback;
 }

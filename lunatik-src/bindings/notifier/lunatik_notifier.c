@@ -181,11 +181,11 @@ static int ask_all(struct request *request)
 	int ret;
 
 	for (count = READ_ONCE(notifier->pending_count); count; count--) {
-		ret = lunatik_run(runtime, ask_kept, request);
+		ret = lunatik_run_hurried(runtime, ask_kept, request);
 		if (ret < 0 && ret != -EINVAL)
 			return ret;
 	}
-	return lunatik_run(runtime, ask_one, request);
+	return lunatik_run_hurried(runtime, ask_one, request);
 }
 
 /* The task in netdevice_call(). Written under RTNL; read to find oneself. */
@@ -275,6 +275,7 @@ static int push_key(lua_State *L, const struct event *event)
 	return 3;
 }
 
+/* In an atomic chain: interrupts off. */
 static int keyboard_call(struct notifier_block *block, unsigned long code, void *info)
 {
 	struct event event = { .event = code, .key = info };
@@ -289,6 +290,7 @@ static int push_vt(lua_State *L, const struct event *event)
 	return 2;
 }
 
+/* In an atomic chain, often with the lock of the console held. */
 static int vterm_call(struct notifier_block *block, unsigned long code, void *info)
 {
 	struct event event = { .event = code, .vt = info };

@@ -41,9 +41,14 @@ struct request {
 	bool post;
 };
 
+/* What a backtrace costs, in instructions, where there is no slow console. */
+#define PROBE_DUMP_COST		5000
+
 static int dump(lua_State *L)
 {
-	dump_stack();
+	lunatik_charge(L, PROBE_DUMP_COST);
+	if (lunatik_mayprint(L))
+		dump_stack();
 	return 0;
 }
 
@@ -83,12 +88,14 @@ static void probe_hit(struct kprobe *kprobe, struct pt_regs *regs, bool post)
 	}
 }
 
+/* Wherever the kernel is: preemption off, any of its locks held. */
 static int probe_pre(struct kprobe *kprobe, struct pt_regs *regs)
 {
 	probe_hit(kprobe, regs, false);
 	return 0;
 }
 
+/* As probe_pre(). */
 static void probe_post(struct kprobe *kprobe, struct pt_regs *regs, unsigned long flags)
 {
 	probe_hit(kprobe, regs, true);
@@ -96,6 +103,7 @@ static void probe_post(struct kprobe *kprobe, struct pt_regs *regs, unsigned lon
 
 /* ---- life ---------------------------------------------------------------- */
 
+/* A work: process context, nothing held; probe_stop() waits for it. */
 static void probe_toggle(struct work_struct *work)
 {
 	struct probe *probe = container_of(work, struct probe, toggle);

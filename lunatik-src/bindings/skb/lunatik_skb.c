@@ -46,16 +46,27 @@
 /* Most packets that a script sends while it has one. */
 #define SENDINGS_MAX	64
 
+/* Instructions' worth of a copy, whatever its length. */
+#define COPY_COST	64
+
 enum window_base {
 	WINDOW_NET,
 	WINDOW_MAC,
 	WINDOW_BASES
 };
 
-/* A copy's buffer, kept by its object and by every view of it. */
+/*
+ * A copy's buffer, kept by its object and by every view of it. It may stay for
+ * as long as the script likes, so it holds nothing of the network: neither
+ * device nor route nor connection. Fixed but for the bytes.
+ */
 struct copy {
 	struct kref kref;
 	struct sk_buff *skb;
+	int ifindex;
+	u64 net;			/* cookie of the namespace of @ifindex */
+	struct lunatik_runtime *runtime;	/* kept by this memory's own account */
+	size_t size;			/* of @skb, on its account */
 };
 
 struct packet;
@@ -80,8 +91,9 @@ struct window {
  */
 struct packet {
 	struct sk_buff *skb;
-	struct lunatik_lending *lending;	/* NULL for a copy */
+	struct lunatik_lending *lending;	/* of a lent packet; NULL for a copy */
 	struct copy *copy;			/* NULL for a hook's packet */
+	struct lunatik_object *origin;		/* of a copy: the hook's packet; held */
 	struct window windows[WINDOW_BASES];	/* of a hook's packet */
 };
 
@@ -92,6 +104,7 @@ static void copy_free(struct kref *kref)
 	struct copy *copy = container_of(kref, struct copy, kref);
 
 	dev_kfree_skb_any(copy->skb);
+	lunatik_unaccount(copy->runtime, copy->size);
 	lunatik_free(copy);
 }
 
@@ -100,11 +113,19 @@ static void copy_put(struct copy *copy)
 	kref_put(&copy->kref, copy_free);
 }
 
+/*
+ * Does a link header stand before the packet? A tunnel puts headers before the
+ * one that a packet came with, which is then somewhere inside.
+ */
+static bool link_present(const struct sk_buff *skb)
+{
+	return skb_mac_header_was_set(skb) && skb_mac_offset(skb) <= 0;
+}
+
 static int base_offset(const struct sk_buff *skb, enum window_base base)
 {
-	if (base == WINDOW_MAC && skb_mac_header_was_set(skb))
-		return skb_mac_offset(skb);
-	return skb_network_offset(skb);
+	return base == WINDOW_MAC && link_present(skb) ? skb_mac_offset(skb) :
+							 skb_network_offset(skb);
 }
 
 /* ---- windows ------------------------------------------------------------ */
@@ -112,30 +133,58 @@ static int base_offset(const struct sk_buff *skb, enum window_base base)
 static size_t window_size(const void *lent)
 {
 	const struct window *window = lent;
+	int size = (int)(*window->skb)->len - base_offset(*window->skb, window->base);
 
-	return (int)(*window->skb)->len - base_offset(*window->skb, window->base);
+	return max(size, 0);
+}
+
+/* Where a part of the window begins, relative to skb->data; -ERANGE if not in the packet. */
+static int window_start(const struct window *window, size_t offset, size_t length, int *start)
+{
+	const struct sk_buff *skb = *window->skb;
+	s64 from;
+
+	if (offset > INT_MAX || length > INT_MAX)
+		return -ERANGE;
+	from = base_offset(skb, window->base) + (s64)offset;
+	if (from < -(s64)skb_headroom(skb) || from + (s64)length > (s64)skb->len)
+		return -ERANGE;
+	*start = from;
+	return 0;
 }
 
 static int window_read(const void *lent, size_t offset, void *to, size_t length)
 {
 	const struct window *window = lent;
-	const struct sk_buff *skb = *window->skb;
+	int start;
+	int ret = window_start(window, offset, length, &start);
 
-	return skb_copy_bits(skb, base_offset(skb, window->base) + (int)offset, to, length);
+	return ret ? ret : skb_copy_bits(*window->skb, start, to, length);
+}
+
+/* Bytes change: what the device, or conntrack, has summed up is no longer true. */
+static void sum_forget(struct sk_buff *skb)
+{
+	if (skb->ip_summed == CHECKSUM_COMPLETE)
+		skb->ip_summed = CHECKSUM_NONE;
 }
 
 static int window_write(void *lent, size_t offset, const void *from, size_t length)
 {
 	const struct window *window = lent;
 	struct sk_buff *skb = *window->skb;
-	int start = base_offset(skb, window->base) + (int)offset;
+	int start;
 	int ret;
 
 	if (window->packet && window->packet->lending->readonly)
 		return -EROFS;
+	ret = window_start(window, offset, length, &start);
+	if (ret)
+		return ret;
 	ret = skb_ensure_writable(skb, max(start + (int)length, 0));
 	if (ret)
 		return ret;
+	sum_forget(skb);
 	memcpy(skb->data + start, from, length);
 	return 0;
 }
@@ -144,9 +193,12 @@ static int window_checksum(const void *lent, size_t offset, size_t length, __wsu
 {
 	const struct window *window = lent;
 	const struct sk_buff *skb = *window->skb;
-	int start = base_offset(skb, window->base) + (int)offset;
 	size_t head;
+	int start;
+	int ret = window_start(window, offset, length, &start);
 
+	if (ret)
+		return ret;
 	if (start >= 0) {
 		*sum = skb_checksum(skb, start, length, 0);
 		return 0;
@@ -193,11 +245,19 @@ static int packet_length(lua_State *L)
 	return 1;
 }
 
+/* What the packet came in by or goes out by; 0 if unknown yet. */
+static int packet_device(const struct packet *packet)
+{
+	const struct sk_buff *skb = packet->skb;
+
+	if (packet->copy)
+		return packet->copy->ifindex;
+	return skb->dev ? skb->dev->ifindex : skb->skb_iif;
+}
+
 static int packet_ifindex(lua_State *L)
 {
-	const struct sk_buff *skb = packet_check(L)->skb;
-
-	lua_pushinteger(L, skb->dev ? skb->dev->ifindex : skb->skb_iif);
+	lua_pushinteger(L, packet_device(packet_check(L)));
 	return 1;
 }
 
@@ -255,13 +315,55 @@ static int packet_data(lua_State *L)
 	return 1;
 }
 
+/* Have the account bear @size bytes for a copy, if it does not yet. */
+static void copy_account(lua_State *L, struct copy *copy, size_t size)
+{
+	size_t more;
+
+	if (size <= copy->size)
+		return;
+	more = size - copy->size;
+	if (!lunatik_account(copy->runtime, more)) {
+		/* Garbage may hold what is wanted. */
+		lua_gc(L, LUA_GCCOLLECT);
+		if (!lunatik_account(copy->runtime, more))
+			luaL_error(L, "not enough memory");
+	}
+	copy->size = size;
+}
+
+/*
+ * The shortest that the packet may become: whoever has it next has checked its
+ * headers already, and pulls them unasked, and so does whoever is still to
+ * fill in its checksum.
+ */
+static unsigned int packet_least(const struct sk_buff *skb)
+{
+	int least = skb_network_offset(skb);
+
+	if (skb->protocol == htons(ETH_P_IP))
+		least += sizeof(struct iphdr);
+	else if (skb->protocol == htons(ETH_P_IPV6))
+		least += sizeof(struct ipv6hdr);
+	if (skb_transport_header_was_set(skb))
+		least = max(least, skb_transport_offset(skb));
+	if (skb->ip_summed == CHECKSUM_PARTIAL)
+		least = max(least, skb_checksum_start_offset(skb) + skb->csum_offset +
+				   (int)sizeof(__sum16));
+	return max(least, 0);
+}
+
 /* Longer by zero bytes, or shorter, at the end; headers stay as they are. */
 static int packet_resize(lua_State *L)
 {
+	struct packet *packet = packet_check(L);
 	struct sk_buff *skb = packet_writable(L);
 	unsigned int length = lunatik_checkrange(L, 2, 0, PACKET_MAX);
 	unsigned int more;
 
+	if (length < skb->len && length < packet_least(skb))
+		lunatik_throw(L, EINVAL);
+	sum_forget(skb);
 	if (length <= skb->len) {
 		lunatik_try(L, skb_ensure_writable(skb, min(length, skb_headlen(skb))));
 		lunatik_try(L, pskb_trim(skb, length));
@@ -272,6 +374,8 @@ static int packet_resize(lua_State *L)
 		lunatik_throw(L, EOPNOTSUPP);
 	more = length - skb->len;
 	lunatik_charge(L, length / 32);
+	if (packet->copy)
+		copy_account(L, packet->copy, SKB_TRUESIZE(skb_headroom(skb) + length));
 	lunatik_try(L, skb_linearize_cow(skb));
 	if (skb_tailroom(skb) < more)
 		lunatik_try(L, pskb_expand_head(skb, 0, more - skb_tailroom(skb),
@@ -321,6 +425,7 @@ static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
 	__be16 fragment;
 	u8 protocol;
 	int start;
+	int end;
 	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
 
 	if (ret)
@@ -328,10 +433,12 @@ static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
 	protocol = ipv6_hdr(skb)->nexthdr;
 	start = ipv6_skip_exthdr(skb, offset + sizeof(*header), &protocol, &fragment);
 	header = ipv6_hdr(skb);
-	if (start < 0 || ntohs(header->payload_len) + sizeof(*header) > skb->len - offset)
+	end = offset + sizeof(*header) + ntohs(header->payload_len);
+	/* Headers that are longer than the payload they are in are an enemy's. */
+	if (start < 0 || start > end || end > skb->len)
 		return -EINVAL;
 	transport->start = start;
-	transport->length = offset + sizeof(*header) + ntohs(header->payload_len) - start;
+	transport->length = end - start;
 	transport->protocol = fragment ? 0 : protocol;
 	transport->pseudo = ~csum_unfold(csum_ipv6_magic(&header->saddr, &header->daddr,
 							 transport->length, protocol, 0));
@@ -350,6 +457,21 @@ static int transport_field(const struct transport *transport)
 	}
 }
 
+/*
+ * The sum that is still to be filled in may be that of a packet inside this
+ * one. GSO fills in both from pseudo headers' sums, a device only that one: so
+ * fill it in here, for this one covers it.
+ */
+static int transport_settle(struct sk_buff *skb, const struct transport *transport)
+{
+	if (skb->ip_summed != CHECKSUM_PARTIAL || skb_is_gso(skb) ||
+	    skb_checksum_start_offset(skb) == transport->start)
+		return 0;
+	if (skb_csum_is_sctp(skb))
+		return -EOPNOTSUPP;
+	return skb_checksum_help(skb);
+}
+
 static int transport_checksum(struct sk_buff *skb, const struct transport *transport)
 {
 	int field = transport_field(transport);
@@ -360,6 +482,9 @@ static int transport_checksum(struct sk_buff *skb, const struct transport *trans
 		return 0;
 	if (transport->length < field + sizeof(sum))
 		return -EINVAL;
+	ret = transport_settle(skb, transport);
+	if (ret)
+		return ret;
 	/* The device, or GSO, fills it in from the pseudo header's sum. */
 	if (skb->ip_summed == CHECKSUM_PARTIAL) {
 		sum = ~csum_fold(transport->pseudo);
@@ -402,33 +527,70 @@ static int packet_checksum(lua_State *L)
 
 /* ---- sending ------------------------------------------------------------ */
 
-/* Refuse what the lending has no room for. */
+/* Refuse what the lending has no room, or no way out for. */
 static void sending_check(lua_State *L, const struct lunatik_lending *lending)
 {
+	if (lending->mute)
+		lunatik_throw(L, EOPNOTSUPP);
 	if (skb_queue_len(&lending->frames) + skb_queue_len(&lending->replies) >= SENDINGS_MAX)
 		lunatik_throw(L, ENOBUFS);
+}
+
+/* Another packet with the same bytes. The caller owns it: nothing may raise an error. */
+static struct sk_buff *packet_duplicate(lua_State *L, const struct sk_buff *skb)
+{
+	struct sk_buff *copy;
+
+	/* A chain of packets that share headers; skb_copy() warns about it. */
+	if (skb_shinfo(skb)->gso_type & SKB_GSO_FRAGLIST)
+		lunatik_throw(L, EOPNOTSUPP);
+	lunatik_charge(L, COPY_COST + skb->len / 32);
+	copy = skb_copy(skb, lunatik_gfp(L) | __GFP_NOWARN);
+	if (!copy)
+		lunatik_throw(L, ENOMEM);
+	return copy;
+}
+
+/*
+ * Where a copy is sent from: it has no callback to wait for the end of, so it
+ * goes out with what the hook that it was made in has a packet for just now.
+ */
+static struct lunatik_lending *forward_lending(lua_State *L, const struct packet *packet)
+{
+	struct lunatik_lending *lending = packet->lending;
+
+	if (packet->copy)
+		lending = ((struct packet *)lunatik_private(packet->origin))->lending;
+	if (!lending)
+		luaL_error(L, "a copy is sent from a callback of its own hook only");
+	return lending;
+}
+
+/* Stays until the lending is sent: hooks run under RCU. */
+static struct net_device *forward_device(const struct packet *packet, struct net *net)
+{
+	if (!packet->copy)
+		return packet->skb->dev;
+	return packet->copy->net == net->net_cookie ?
+	       dev_get_by_index_rcu(net, packet->copy->ifindex) : NULL;
 }
 
 /* Send a copy out of the packet's own device, link header included. */
 static int packet_forward(lua_State *L)
 {
 	struct packet *packet = packet_check(L);
+	struct lunatik_lending *lending = forward_lending(L, packet);
+	struct net_device *dev = forward_device(packet, lending->state->net);
 	struct sk_buff *skb = packet->skb;
-	struct sk_buff *copy;
+	struct sk_buff *frame;
 
-	if (!skb->dev || !skb_mac_header_was_set(skb))
+	if (!dev || !link_present(skb))
 		lunatik_throw(L, EINVAL);
-	if (packet->lending)
-		sending_check(L, packet->lending);
-	lunatik_charge(L, skb->len / 32);
-	copy = skb_copy(skb, lunatik_gfp(L));
-	if (!copy)
-		lunatik_throw(L, ENOMEM);
-	skb_push(copy, -skb_mac_offset(copy));
-	if (packet->lending)
-		__skb_queue_tail(&packet->lending->frames, copy);
-	else
-		dev_queue_xmit(copy);
+	sending_check(L, lending);
+	frame = packet_duplicate(L, skb);
+	frame->dev = dev;
+	skb_push(frame, -skb_mac_offset(frame));
+	__skb_queue_tail(&lending->frames, frame);
 	return 0;
 }
 
@@ -442,7 +604,7 @@ static struct packet *answerable_check(lua_State *L)
 	const struct lunatik_lending *lending = packet->lending;
 	u8 pf = lending ? lending->state->pf : NFPROTO_UNSPEC;
 
-	if ((pf != NFPROTO_IPV4 && pf != NFPROTO_IPV6) ||
+	if ((pf != NFPROTO_IPV4 && pf != NFPROTO_IPV6) || lending->mute ||
 	    lending->state->hook == NF_INET_POST_ROUTING)
 		lunatik_throw(L, EOPNOTSUPP);
 	return packet;
@@ -575,19 +737,33 @@ static int packet_reply(lua_State *L)
 	return 0;
 }
 
+/* Let go of what the network would have to wait for. */
+static void copy_detach(struct sk_buff *skb)
+{
+	skb->dev = NULL;
+	nf_reset_ct(skb);
+	skb_dst_drop(skb);
+	skb_ext_reset(skb);
+}
+
 static int packet_copy(lua_State *L)
 {
-	struct sk_buff *skb = packet_check(L)->skb;
+	const struct packet *from = packet_check(L);
 	struct packet *packet = lunatik_new(L, &packet_class, sizeof(*packet));
 	struct copy *copy = lunatik_alloc(L, sizeof(*copy));
 
-	copy->skb = skb_copy(skb, lunatik_gfp(L));
-	if (!copy->skb) {
-		lunatik_free(copy);
-		lunatik_throw(L, ENOMEM);
-	}
 	kref_init(&copy->kref);
+	copy->runtime = lunatik_toruntime(L);
+	copy->ifindex = packet_device(from);
+	copy->net = from->copy ? from->copy->net : from->lending->state->net->net_cookie;
+	packet->origin = lunatik_object_get(from->copy ? from->origin : lunatik_object(L, 1));
 	packet->copy = copy;
+
+	copy_account(L, copy, SKB_TRUESIZE(skb_end_offset(from->skb) + from->skb->data_len));
+	copy->skb = packet_duplicate(L, from->skb);
+	copy_detach(copy->skb);
+	/* The allocator may have given more. */
+	copy_account(L, copy, copy->skb->truesize);
 	packet->skb = copy->skb;
 	return 1;
 }
@@ -690,8 +866,10 @@ static void packet_release(void *private)
 	struct packet *packet = private;
 	int i;
 
-	if (packet->copy)
+	if (packet->copy) {
 		copy_put(packet->copy);
+		lunatik_object_put(packet->origin);
+	}
 	for (i = 0; i < WINDOW_BASES; i++) {
 		if (!packet->windows[i].object)
 			continue;
@@ -759,6 +937,7 @@ void lunatik_lending_init(struct lunatik_lending *lending, struct sk_buff *skb,
 	lending->skb = skb;
 	lending->state = state;
 	lending->readonly = false;
+	lending->mute = false;
 	lending->reset = false;
 	lending->unreachable = -1;
 	__skb_queue_head_init(&lending->frames);

@@ -20,7 +20,8 @@
 struct thread {
 	struct lunatik_hook hook;	/* of the runtime that runs in it */
 	struct lunatik_object *runtime;	/* counted, until the function returns */
-	struct task_struct *task;	/* counted */
+	struct task_struct *task;	/* counted; NULL: there is none */
+	struct completion ready;	/* all of the above is as it stays */
 	struct completion done;		/* the function has returned */
 	bool stop;			/* asked to */
 };
@@ -34,6 +35,7 @@ static int thread_body(lua_State *L, void *arg)
 	return 0;
 }
 
+/* The thread: nothing held. It owns references to runtime, hook and module. */
 static int thread_main(void *data)
 {
 	struct thread *thread = data;
@@ -55,11 +57,14 @@ static void thread_wake(struct thread *thread)
 	wake_up_process(thread->task);
 }
 
-/* No entry of the runtime is left when this is called. */
+/* The runtime may be stopped while thread_run(), in another, makes the thread. */
 static void thread_stop_hook(struct lunatik_hook *hook)
 {
 	struct thread *thread = container_of(hook, struct thread, hook);
 
+	wait_for_completion(&thread->ready);
+	if (!thread->task)
+		return;
 	thread_wake(thread);
 	wait_for_completion(&thread->done);
 }
@@ -104,7 +109,7 @@ static void thread_stop(lua_State *L, void *private)
 
 	if (!thread)
 		lunatik_throw(L, EPERM);
-	lunatik_checksleep(L, "thread.stop");
+	lunatik_checkwait(L, "thread.stop");
 	if (completion_done(&thread->done))
 		return;
 	thread_wake(thread);
@@ -167,6 +172,7 @@ static int thread_run(lua_State *L)
 
 	object = lunatik_new(L, &thread_class, sizeof(*object));
 	thread = lunatik_alloc(L, sizeof(*thread));
+	init_completion(&thread->ready);
 	init_completion(&thread->done);
 
 	ret = lunatik_hook_add_to(runtime, &thread->hook, &thread_ops);
@@ -174,9 +180,13 @@ static int thread_run(lua_State *L)
 		lunatik_free(thread);
 		return lunatik_throw(L, ret);
 	}
+	/* The runtime's reference stays until "ready"; from then on there is ours. */
+	lunatik_hook_get(&thread->hook);
 	task = kthread_create(thread_main, thread, "%s", name);
 	if (IS_ERR(task)) {
+		complete_all(&thread->ready);
 		lunatik_hook_abort(&thread->hook);
+		lunatik_hook_put(&thread->hook);
 		return lunatik_throw(L, PTR_ERR(task));
 	}
 	thread->task = get_task_struct(task);
@@ -185,7 +195,8 @@ static int thread_run(lua_State *L)
 	__module_get(THIS_MODULE);		/* thread_main()'s */
 
 	object->task = get_task_struct(task);
-	object->thread = container_of(lunatik_hook_get(&thread->hook), struct thread, hook);
+	object->thread = thread;		/* with our reference */
+	complete_all(&thread->ready);
 	wake_up_process(task);
 	return 1;
 }

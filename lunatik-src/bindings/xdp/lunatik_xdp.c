@@ -22,6 +22,8 @@
 #include <linux/random.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <net/checksum.h>
 #include <net/net_namespace.h>
 #include <net/xdp.h>
@@ -328,11 +330,19 @@ struct xdp_device {
 	struct xdp_lua_hook hook;
 	struct list_head node;		/* in devices, guarded by RTNL */
 	u32 flags;			/* mode; fixed */
+	u32 fallback;			/* of CPUs without a callback; fixed */
 	int members;			/* callbacks, guarded by RTNL */
+	char *script;			/* whole name, hook.name may be cut; fixed */
 	struct xdp_callback __rcu *callbacks[];	/* by CPU; written under RTNL */
 };
 
 static LIST_HEAD(devices);
+
+static void device_free(struct xdp_device *device)
+{
+	kfree(device->script);
+	kfree(device);
+}
 
 static u32 device_run(struct xdp_lua_hook *hook, struct xdp_buff *buff)
 {
@@ -343,7 +353,7 @@ static u32 device_run(struct xdp_lua_hook *hook, struct xdp_buff *buff)
 	call.callback = rcu_dereference_check(device->callbacks[smp_processor_id()],
 					      rcu_read_lock_bh_held());
 	if (!call.callback)
-		return XDP_PASS;
+		return device->fallback;
 	action = callback_run(&call);
 	if (action >= 0)
 		return action;
@@ -365,7 +375,7 @@ static void device_detached(struct xdp_lua_hook *hook)
 		lunatik_hook_cancel(&callback->hook);
 	}
 	list_del(&device->node);
-	kfree(device);
+	device_free(device);
 }
 
 static const struct xdp_lua_ops device_ops = {
@@ -399,11 +409,32 @@ static void device_join(struct xdp_device *device, struct xdp_callback *callback
 static int device_share(struct xdp_device *device, struct xdp_callback *callback, u32 flags)
 {
 	if (callback->cpu < 0 || flags != device->flags ||
-	    strcmp(device->hook.name, callback->script) ||
+	    strcmp(device->script, callback->script) ||
 	    rcu_access_pointer(device->callbacks[callback->cpu]))
 		return -EBUSY;
 	device_join(device, callback);
 	return 0;
+}
+
+static struct xdp_device *device_make(struct xdp_callback *callback, u32 flags)
+{
+	struct xdp_device *device;
+
+	device = kzalloc(struct_size(device, callbacks, nr_cpu_ids), GFP_KERNEL);
+	if (!device)
+		return NULL;
+	device->script = kstrdup(callback->script, GFP_KERNEL);
+	if (!device->script) {
+		kfree(device);
+		return NULL;
+	}
+	device->hook.ops = &device_ops;
+	device->hook.frags = true;
+	device->flags = flags;
+	device->fallback = callback->fallback;
+	/* Shown to people; a name that is too long is cut. */
+	strscpy(device->hook.name, callback->script, sizeof(device->hook.name));
+	return device;
 }
 
 static int device_hook(struct net_device *dev, struct xdp_callback *callback, u32 flags)
@@ -412,22 +443,16 @@ static int device_hook(struct net_device *dev, struct xdp_callback *callback, u3
 	struct xdp_device *device;
 	int ret;
 
-	device = kzalloc(struct_size(device, callbacks, nr_cpu_ids), GFP_KERNEL);
+	device = device_make(callback, flags);
 	if (!device)
 		return -ENOMEM;
-	device->hook.ops = &device_ops;
-	device->hook.frags = true;
-	device->flags = flags;
-	/* Shown to people; a name that is too long is cut. */
-	strscpy(device->hook.name, callback->script, sizeof(device->hook.name));
 	device_join(device, callback);
-
 	ret = xdp_lua_attach(dev, &device->hook, flags, &extack);
 	if (ret) {
 		if (extack._msg)
 			pr_warn("%s: %s: %s\n", callback->script, netdev_name(dev), extack._msg);
 		callback->device = NULL;
-		kfree(device);
+		device_free(device);
 		return ret;
 	}
 	list_add(&device->node, &devices);
@@ -604,6 +629,9 @@ static int context_event(lua_State *L)
 	return 2;
 }
 
+/* A walk of the routes and one of the neighbours, in VM instructions. */
+#define FIB_LOOKUP_UNITS	200
+
 /* An address: an integer for IPv4, 16 bytes for IPv6. */
 static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
 {
@@ -648,6 +676,7 @@ static int context_fib_lookup(lua_State *L)
 	int ret;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
+	lunatik_charge(L, FIB_LOOKUP_UNITS);
 	fib.family = fib_address(L, "src", &fib.ipv4_src, fib.ipv6_src);
 	if (fib_address(L, "dst", &fib.ipv4_dst, fib.ipv6_dst) != fib.family)
 		luaL_error(L, "fields 'src' and 'dst' are of different families");
@@ -705,16 +734,22 @@ static void callback_publish(struct xdp_callback *callback)
 	spin_unlock_bh(&callbacks_lock);
 }
 
-static void callback_stop(struct lunatik_hook *hook)
+/* Until nobody looks at it any more. */
+static void callback_hide(struct xdp_callback *callback)
 {
-	struct xdp_callback *callback = container_of(hook, struct xdp_callback, hook);
-
-	device_leave(callback);
 	spin_lock_bh(&callbacks_lock);
 	hash_del_rcu(&callback->node);
 	spin_unlock_bh(&callbacks_lock);
 	/* The last packet of a per-CPU script's one CPU, and of eBPF callers. */
 	synchronize_net();
+}
+
+static void callback_stop(struct lunatik_hook *hook)
+{
+	struct xdp_callback *callback = container_of(hook, struct xdp_callback, hook);
+
+	device_leave(callback);
+	callback_hide(callback);
 }
 
 static void callback_free(struct lunatik_hook *hook)
@@ -803,7 +838,7 @@ static int xdp_attach(lua_State *L)
 	struct xdp_callback made = {};
 	struct xdp_options options = {};
 	struct xdp_callback *callback;
-	int ret = 0;
+	int ret;
 
 	lunatik_checksleep(L, "xdp.attach");
 	luaL_checktype(L, 1, LUA_TFUNCTION);
@@ -836,14 +871,18 @@ static int xdp_attach(lua_State *L)
 	callback->argument_view.lent = &callback->argument_memory;
 	INIT_HLIST_NODE(&callback->node);
 	lunatik_hook_add(L, &callback->hook, &callback_ops);
+	callback_publish(callback);
+	if (!made.standalone)
+		return 0;
 
-	if (callback->standalone)
-		ret = device_enter(callback, options.dev, options.flags);
+	ret = device_enter(callback, options.dev, options.flags);
 	if (ret) {
+		/* No device has it, and callback_stop() would wait for RTNL. */
+		callback_hide(callback);
 		lunatik_hook_abort(&callback->hook);
 		lunatik_throw(L, ret);
 	}
-	callback_publish(callback);
+	/* The callback may be gone again, with its device. */
 	return 0;
 }
 
@@ -885,24 +924,53 @@ static int xdp_failures(lua_State *L)
 /* Room of the helper's that it does the same as: a BPF program's stack. */
 #define CSUM_DIFF_MAX	512
 
-/* xdp.csum_diff(from, to[, seed]) -> the sum of what replaces what */
-static int xdp_csum_diff(lua_State *L)
+/*
+ * As bpf_csum_diff() of this very kernel does it. Since 6.13 that folds the sum,
+ * and of the two zeroes of ones' complement it takes another one at times.
+ */
+#ifdef LUNATIK_CSUM_DIFF_FOLDS
+static u32 csum_diff(const char *from, size_t from_size, const char *to,
+		     size_t to_size, __wsum seed)
+{
+	__wsum sum = seed;
+
+	if (from_size && to_size)
+		sum = csum_sub(csum_partial(to, to_size, seed),
+			       csum_partial(from, from_size, 0));
+	else if (to_size)
+		sum = csum_partial(to, to_size, seed);
+	else if (from_size)
+		sum = ~csum_partial(from, from_size, ~seed);
+	return csum_from32to16((__force u32)sum);
+}
+#else
+static u32 csum_diff(const char *from, size_t from_size, const char *to,
+		     size_t to_size, __wsum seed)
 {
 	__be32 words[CSUM_DIFF_MAX / sizeof(__be32)];
-	size_t from_size, to_size, i;
-	const char *from = luaL_optlstring(L, 1, "", &from_size);
-	const char *to = luaL_optlstring(L, 2, "", &to_size);
-	u32 seed = lunatik_optrange(L, 3, 0, 0, U32_MAX);
+	size_t i;
 
-	if (from_size > sizeof(words) || to_size > sizeof(words) - from_size ||
-	    from_size % sizeof(__be32) || to_size % sizeof(__be32))
-		lunatik_throw(L, -EINVAL);
 	memcpy(words, from, from_size);
 	for (i = 0; i < from_size / sizeof(__be32); i++)
 		words[i] = ~words[i];
 	memcpy((u8 *)words + from_size, to, to_size);
-	lua_pushinteger(L, (__force u32)csum_partial(words, from_size + to_size,
-						     (__force __wsum)seed));
+	return (__force u32)csum_partial(words, from_size + to_size, seed);
+}
+#endif
+
+/* xdp.csum_diff(from, to[, seed]) -> the sum of what replaces what */
+static int xdp_csum_diff(lua_State *L)
+{
+	size_t from_size, to_size;
+	const char *from = luaL_optlstring(L, 1, "", &from_size);
+	const char *to = luaL_optlstring(L, 2, "", &to_size);
+	u32 seed = lunatik_optrange(L, 3, 0, 0, U32_MAX);
+
+	if (from_size > CSUM_DIFF_MAX || to_size > CSUM_DIFF_MAX - from_size ||
+	    from_size % sizeof(__be32) || to_size % sizeof(__be32))
+		lunatik_throw(L, -EINVAL);
+	lua_pushinteger(L, csum_diff(from, from_size, to, to_size,
+				     (__force __wsum)seed));
 	return 1;
 }
 

@@ -14,13 +14,17 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bottom_half.h>
 #include <linux/ip.h>
+#include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/x_tables.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <net/ipv6.h>
@@ -130,7 +134,8 @@ static void call_function(lua_State *L, struct xt_lua_call *call)
 	lunatik_pushref(L, call->function->callback);
 	lunatik_packet_lend(L, &call->function->packet, &call->lending);
 	lua_pushvalue(L, -3);
-	lua_pushstring(L, call->info->argument);
+	/* By its length: else Lua remembers it by where the rule happens to lie. */
+	lua_pushlstring(L, call->info->argument, strlen(call->info->argument));
 	lua_call(L, 3, 1);
 }
 
@@ -188,6 +193,45 @@ static bool function_wants(const struct xt_lua_function *function, const struct 
 }
 
 /*
+ * What a rule sends may come to the table that the rule is in, while that is
+ * still being gone through: a match, and a target without a verdict, go on
+ * with it. A table remembers its ways back twice for each CPU, the second time
+ * for what is sent meanwhile, if told so: by a key, as long as there are such
+ * rules, and by the mark that TEE sets as well. There is no third time.
+ *
+ * Where bottom halves are on, no CPU is seen with the mark.
+ */
+static bool rule_duplicates(void)
+{
+#ifdef LUNATIK_TASK_DUPLICATES
+	return current->in_nf_duplicate;
+#else
+	return raw_cpu_read(nf_skb_duplicated);
+#endif
+}
+
+static void rule_duplicate(bool duplicate)
+{
+#ifdef LUNATIK_TASK_DUPLICATES
+	current->in_nf_duplicate = duplicate;
+#else
+	__this_cpu_write(nf_skb_duplicated, duplicate);
+#endif
+}
+
+static void rule_send(struct lunatik_lending *lending)
+{
+	/* Then nothing was accepted to be sent. */
+	if (lending->mute)
+		return;
+	local_bh_disable();
+	rule_duplicate(true);
+	lunatik_lending_send(lending);
+	rule_duplicate(false);
+	local_bh_enable();
+}
+
+/*
  * The function of a rule's slot, in a call; a negative errno if there is none,
  * or for whatever reason that it does not answer.
  */
@@ -210,8 +254,9 @@ static int rule_run(struct sk_buff *skb, const struct xt_action_param *par,
 	call->info = info;
 	lunatik_lending_init(&call->lending, skb, par->state);
 	call->lending.readonly = readonly;
+	call->lending.mute = rule_duplicates();
 	ret = lunatik_run_finally(function->hook.runtime, handler, call_done, call);
-	lunatik_lending_send(&call->lending);
+	rule_send(&call->lending);
 	return ret;
 }
 
@@ -300,11 +345,13 @@ static int rule_make(enum xt_lua_kind kind, struct xt_lua_info *info)
 		return ret < 0 ? ret : -EINVAL;
 	}
 	info->slot = slot;
+	static_key_slow_inc(&xt_tee_enabled);
 	return 0;
 }
 
 static void rule_end(const struct xt_lua_info *info)
 {
+	static_key_slow_dec(&xt_tee_enabled);
 	function_check(info->slot, info->argument, false);
 	slot_put(info->slot);
 }
