@@ -21,6 +21,7 @@ import paramiko
 from lab.errors import LabError
 from lab.vm.errors import CommandTimeout, GuestFileError, GuestSilent
 from lab.vm.machine import Completed
+from lab.vm.ssh import as_root
 
 #: Seconds for a connection; it takes 0.6 under emulation on an idle host.
 CONNECT_TIMEOUT = 30.0
@@ -183,22 +184,7 @@ class SshChannel:
             return self._connection
 
     def _connect(self) -> fabric.Connection:
-        limit = CONNECT_TIMEOUT * self.patience
-        connection = fabric.Connection(
-            "127.0.0.1",
-            user="root",
-            port=self.port,
-            connect_timeout=int(limit),
-            # Nothing of the user's own ssh configuration: the machine is not theirs to name.
-            config=fabric.Config(lazy=True),
-            connect_kwargs={
-                "key_filename": str(self.key),
-                "look_for_keys": False,
-                "allow_agent": False,
-                "banner_timeout": limit,
-                "auth_timeout": limit,
-            },
-        )
+        connection = as_root(self.port, self.key, limit=CONNECT_TIMEOUT * self.patience)
         # A box's host key is no secret, so it proves nothing.
         connection.client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
         connection.open()

@@ -21,7 +21,7 @@ from qemu.qmp.qmp_client import ExecuteError
 
 from lab.errors import LabError
 from lab.vm import loop
-from lab.vm.errors import CommandTimeout, GuestFileError, GuestSilent
+from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
 from lab.vm.machine import Completed
 
 #: Seconds for one answer of the agent's, apart from a command's own time.
@@ -117,7 +117,10 @@ class AgentChannel:
         request: dict[str, object] = {"path": RUN, "arg": [command], "capture-output": True}
         if stdin is not None:
             request["input-data"] = base64.b64encode(stdin).decode()
-        pid = (await self._ask("guest-exec", request))["pid"]
+        try:
+            pid = (await self._ask("guest-exec", request))["pid"]
+        except ExecuteError as error:
+            raise CommandRefused(f"{self.node}: `{command}` was not started: {error}") from error
         try:
             ended = await self._await_end(pid, timeout)
         except asyncio.CancelledError:

@@ -81,5 +81,9 @@ class MachineDied(InfraError):
         self.reason = reason
 
 
+class CommandRefused(InfraError):
+    """The guest's agent could not start a command: no memory, no such program."""
+
+
 class GuestFileError(InfraError):
     """A file of the guest's could not be read or written."""

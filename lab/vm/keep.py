@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -38,6 +39,9 @@ from lab.vm.spec import MachineSpec
 
 #: Bytes of any file that a kept QEMU may write: nobody watches its console.
 FILE_LIMIT = 256 * 1024 * 1024
+
+#: What a machine may be called: a host name, and part of file names.
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 #: Seconds for QEMU to be gone after it was killed.
 END_TIMEOUT = 10.0
@@ -126,7 +130,7 @@ class Keep:
             UserError: one is up already.
         """
         for name in names:
-            old = self._load(self.root / name)
+            old = self._find(name)
             if old is not None and old.alive():
                 raise UserError(f"{name} is up already", right=f"lab down {name}")
 
@@ -141,7 +145,7 @@ class Keep:
         Raises:
             UserError: there is none.
         """
-        kept = self._load(self.root / name)
+        kept = self._find(name)
         if kept is None:
             names = ", ".join(one.name for one in self.all())
             raise UserError(
@@ -162,12 +166,21 @@ class Keep:
             UserError: there is none of this name.
             InfraError: it does not go.
         """
+        self._known(name)  # before its lock, which is a file of that name
         with FileLock(self.root / f"{name}.lock"):
-            kept = self._load(self.root / name)
-            if kept is None:
-                raise UserError(f"no machine `{name}` is up", right="see lab status")
+            kept = self._known(name)
             _end(kept)
             self._forget(name, kept)
+
+    def _known(self, name: str) -> Kept:
+        kept = self._find(name)
+        if kept is None:
+            raise UserError(f"no machine `{name}` is up", right="see lab status")
+        return kept
+
+    def _find(self, name: str) -> Kept | None:
+        """What is known of a machine; nothing under what is no name, such as a path."""
+        return self._load(self.root / name) if NAME.fullmatch(name) else None
 
     def _adopt(self, machine: Machine, label: str, sockets: Path) -> Kept:
         pid = machine.body.pid
@@ -195,16 +208,19 @@ class Keep:
 
     def _sockets(self, name: str) -> Path:
         """A short path that is this store's and this name's alone."""
-        mark = hashlib.sha256(f"{self.root}/{name}".encode()).hexdigest()[:10]
-        path = runtime.base() / f"up-{mark}"
+        path = runtime.base() / self._mark(name)
         shutil.rmtree(path, ignore_errors=True)
         # Until the machine is detached, it goes if we go.
         runtime.runtime().reaper.adopt_directory(path)
         path.mkdir(mode=0o700)
         return path
 
+    def _mark(self, name: str) -> str:
+        return "up-" + hashlib.sha256(f"{self.root}/{name}".encode()).hexdigest()[:10]
+
     def _forget(self, name: str, kept: Kept | None) -> None:
-        if kept is not None:
+        # Nothing but what _sockets() made, whatever a record names.
+        if kept is not None and kept.sockets.name == self._mark(name):
             shutil.rmtree(kept.sockets, ignore_errors=True)
         shutil.rmtree(self.root / name, ignore_errors=True)
 

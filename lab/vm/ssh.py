@@ -8,15 +8,18 @@ started when somebody asks for it.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import fabric  # type: ignore[import-untyped]
 import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
 
-from lab.errors import InfraError
+from lab.errors import InfraError, UserError
 from lab.vm.argv import SSH_MAC
 from lab.vm.keep import Kept, attach
 
@@ -24,6 +27,14 @@ from lab.vm.keep import Kept, attach
 GUEST = "10.0.2.15/24"
 
 CONNECT_TIMEOUT = 20.0
+
+_UNCONNECTED = (
+    paramiko.SSHException,
+    NoValidConnectionsError,
+    ConnectionError,
+    TimeoutError,
+    EOFError,
+)
 
 START = f"""\
 set -e
@@ -108,54 +119,90 @@ def ready(kept: Kept) -> Access:
 def connect(kept: Kept) -> fabric.Connection:
     """A fabric connection; a context manager."""
     access = ready(kept)
-    settings: dict[str, Any] = {
-        "key_filename": str(access.key),
-        "look_for_keys": False,
-        "allow_agent": False,
-        "banner_timeout": CONNECT_TIMEOUT,
-        "auth_timeout": CONNECT_TIMEOUT,
-    }
-    # Nothing of the user's own ssh configuration: the machine is not theirs to name.
-    connection = fabric.Connection(
-        "127.0.0.1",
-        user="root",
-        port=access.port,
-        connect_timeout=int(CONNECT_TIMEOUT),
-        config=fabric.Config(lazy=True),
-        connect_kwargs=settings,
-    )
+    connection = as_root(access.port, access.key, limit=CONNECT_TIMEOUT)
     connection.client.load_host_keys(str(access.known_hosts))
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     return connection
+
+
+def as_root(port: int, key: Path, *, limit: float) -> fabric.Connection:
+    """A connection, not yet open, to root behind a port of the host's loopback.
+
+    Args:
+        limit: seconds for each step of connecting.
+    """
+    return fabric.Connection(
+        "127.0.0.1",
+        user="root",
+        port=port,
+        connect_timeout=int(limit),
+        # Nothing of the user's own ssh configuration: the machine is not theirs to name.
+        config=fabric.Config(lazy=True),
+        connect_kwargs={
+            "key_filename": str(key),
+            "look_for_keys": False,
+            "allow_agent": False,
+            "banner_timeout": limit,
+            "auth_timeout": limit,
+        },
+    )
 
 
 def put(kept: Kept, source: Path, target: str) -> None:
     """Copy a file or a directory to the machine.
 
     Raises:
-        UserError, InfraError: it cannot be read, or written there.
+        UserError: it cannot be read here, or written there.
+        InfraError: there is no connection.
     """
-    with connect(kept) as connection:
+    with _copying(f"{source} to {kept.name}:{target}"), connect(kept) as connection:
         if not source.is_dir():
             connection.put(str(source), remote=target)
             return
         for path in sorted(source.rglob("*")):
             there = f"{target.rstrip('/')}/{path.relative_to(source)}"
             if path.is_dir():
-                connection.run(f"mkdir -p {shlex.quote(there)}", hide=True)
+                _make_directory(connection, there)
             else:
-                connection.run(f"mkdir -p {shlex.quote(str(Path(there).parent))}", hide=True)
+                _make_directory(connection, str(PurePosixPath(there).parent))
                 connection.put(str(path), remote=there)
 
 
 def get(kept: Kept, source: str, target: Path) -> None:
-    """Copy a file from the machine.
+    """Copy a file from the machine, whole or not at all.
+
+    Args:
+        target: its new name, or a directory that it goes into.
 
     Raises:
-        InfraError: it cannot be read there.
+        UserError: it cannot be read there, or written here.
+        InfraError: there is no connection.
     """
-    with connect(kept) as connection:
-        connection.get(source, local=str(target))
+    file = target / PurePosixPath(source).name if target.is_dir() else target
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with _copying(f"{kept.name}:{source} to {file}"), connect(kept) as connection:
+        try:
+            # fabric takes braces for fields that it fills in.
+            connection.get(source, local=str(new).replace("{", "{{").replace("}", "}}"))
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _make_directory(connection: fabric.Connection, path: str) -> None:
+    done = connection.run(f"mkdir -p {shlex.quote(path)}", hide=True, warn=True)
+    if done.failed:
+        raise OSError(done.stderr.strip())
+
+
+@contextlib.contextmanager
+def _copying(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNCONNECTED as error:
+        raise InfraError(f"{what} was not copied: {error}") from error
+    except OSError as error:
+        raise UserError(f"{what} cannot be copied: {error.strerror or error}") from error
 
 
 def _key(file: Path) -> paramiko.ECDSAKey:

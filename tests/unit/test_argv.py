@@ -23,7 +23,7 @@ GOLDEN = """\
 -no-user-config
 -display none
 -machine q35,usb=off,vmport=off,dump-guest-core=on
--cpu Nehalem
+-cpu Nehalem,-cx16
 -m 512M
 -smp 1
 -accel tcg
@@ -180,6 +180,7 @@ def test_ssh_has_a_card_of_its_own_on_loopback() -> None:
 
 def test_instruction_count_is_reproducible() -> None:
     line = words(replace(SPEC, icount=True))
+    assert value(line, "-cpu") == SPEC.cpu
     assert value(line, "-icount") == "shift=0,sleep=off"
     assert value(line, "-accel") == "tcg,thread=single"
     assert "nokaslr" in value(line, "-append").split()

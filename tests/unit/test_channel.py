@@ -18,7 +18,14 @@ import pytest
 from lab.errors import LabError
 from lab.vm import loop
 from lab.vm.channel import AgentChannel
-from lab.vm.errors import CommandTimeout, GuestFileError, GuestPanicked, GuestSilent, MachineDied
+from lab.vm.errors import (
+    CommandRefused,
+    CommandTimeout,
+    GuestFileError,
+    GuestPanicked,
+    GuestSilent,
+    MachineDied,
+)
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -271,6 +278,12 @@ def test_files_go_in_pieces(agent: Agent, channel: AgentChannel) -> None:
     assert [one["mode"] for one in opened] == ["w", "r"]
     assert agent.commands() == ["chmod 755 -- '/tmp/x y'"]
     assert sum(name == "guest-file-close" for name, _ in agent.asked) == 2
+
+
+def test_a_command_that_is_not_started(agent: Agent, channel: AgentChannel) -> None:
+    agent.handlers["guest-exec"] = lambda _: {"class": "GenericError", "desc": "fork failed"}
+    with pytest.raises(CommandRefused, match="a: `x` was not started: fork failed"):
+        channel.run("x", timeout=5)
 
 
 def test_no_such_file(agent: Agent, channel: AgentChannel) -> None:
