@@ -14,6 +14,7 @@ from lab.results.record import Node, TestResult
 from lab.testing.cell import Cell, load_cell
 from lab.testing.rig import Rig, checkout, root_of
 from lab.testing.trial import directory_name
+from lab.testing.words import making_tests
 from lab.watch.symbols import Symbols, decode
 
 _FAILED = ("failed", "kernel", "infra")
@@ -69,7 +70,7 @@ def _make(
             "workers": 0,
             "shard": 1,
             "shards": 1,
-            "options": (),
+            "options": making_tests(cell.options),
         }
     )
     again.save(path / "cell.json")

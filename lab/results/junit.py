@@ -8,7 +8,7 @@ from pathlib import Path
 
 from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped, TestCase, TestSuite
 
-from lab.results.record import CellResult, RunResult, TestResult, Unbuilt
+from lab.results.record import CellResult, RunResult, TestResult, Untested
 
 #: Characters that XML 1.0 cannot hold; consoles are full of them.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -19,8 +19,8 @@ def write_junit(run: RunResult, path: Path) -> None:
     xml = JUnitXml(run.run)
     for cell in run.cells:
         xml.add_testsuite(_suite(cell))
-    for one in run.unbuilt:
-        xml.add_testsuite(_unbuilt(one))
+    for one in run.untested:
+        xml.add_testsuite(_untested(one))
     xml.update_statistics()  # type: ignore[no-untyped-call]
     xml.write(str(path), pretty=True)
 
@@ -45,8 +45,8 @@ def _suite(cell: CellResult) -> TestSuite:
     return suite
 
 
-def _unbuilt(one: Unbuilt) -> TestSuite:
-    suite, case = TestSuite(one.name), TestCase("the build itself", classname=one.name)
+def _untested(one: Untested) -> TestSuite:
+    suite, case = TestSuite(one.name), TestCase("what goes before its tests", classname=one.name)
     # Who wrote the kernel is asked for the one, who runs the lab for the other.
     ours = one.exit in {1, 2}
     message = _clean(one.message)

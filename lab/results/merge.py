@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lab.errors import InfraError
 from lab.results.junit import write_junit
-from lab.results.record import CellResult, RunResult, Unbuilt, exit_status
+from lab.results.record import CellResult, RunResult, Untested, exit_status
 from lab.results.report import write_report
 
 
@@ -37,7 +37,7 @@ def load_cell_result(path: Path) -> CellResult:
         InfraError: it is not there or cannot be understood.
     """
     try:
-        return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
+        return CellResult.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InfraError(f"the cell left no results: {error}", file=path) from None
 
@@ -49,7 +49,7 @@ def load_run(path: Path) -> RunResult:
         InfraError: it is not there or cannot be understood.
     """
     try:
-        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+        return RunResult.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InfraError(f"not the results of a run: {error}", file=path) from None
 
@@ -60,14 +60,14 @@ def merge(
     *,
     command: Sequence[str],
     started: float,
-    unbuilt: Sequence[Unbuilt] = (),
+    untested: Sequence[Untested] = (),
 ) -> RunResult:
     """Write a run's results and point `latest` at them.
 
     Args:
         directory: of the run.
         cells: what its cells found out.
-        unbuilt: what could not be built.
+        untested: what could not be built, or not begin.
         command: the words of the command line.
         started: seconds since 1970.
     """
@@ -76,9 +76,9 @@ def merge(
         command=tuple(command),
         started=started,
         seconds=round(time.time() - started, 3),
-        exit=_exit(cells, unbuilt),
+        exit=_exit(cells, untested),
         cells=tuple(cells),
-        unbuilt=tuple(unbuilt),
+        untested=tuple(untested),
     )
     publish(directory / "run.json", run.model_dump_json(indent=1))
     write_junit(run, directory / "junit.xml")
@@ -87,10 +87,10 @@ def merge(
     return run
 
 
-def _exit(cells: Sequence[CellResult], unbuilt: Sequence[Unbuilt]) -> int:
-    codes = [one.exit for one in unbuilt]
+def _exit(cells: Sequence[CellResult], untested: Sequence[Untested]) -> int:
+    codes = [one.exit for one in untested]
     codes += [cell.exit for cell in cells if cell.message]
-    if cells or not unbuilt:
+    if cells or not untested:
         codes.append(exit_status(test for cell in cells for test in cell.tests))
     return max(codes)
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lab.errors import LabError
+
 Status = Literal["passed", "failed", "skipped", "kernel", "infra"]
 
 #: The worst status of a test's phases is the test's.
@@ -147,16 +149,21 @@ class CellResult(Record):
     tests: tuple[TestResult, ...] = ()
 
 
-class Unbuilt(Record):
-    """A kernel and flavour of a run that could not be built, so that nothing was tested."""
+class Untested(Record):
+    """A kernel and flavour that could not be built, or a cell that could not begin."""
 
     name: str
     exit: int
     message: str
 
+    @classmethod
+    def of(cls, name: str, error: LabError) -> Untested:
+        """What an error kept from being tested."""
+        return cls(name=name, exit=error.exit_status, message=str(error))
+
 
 class RunResult(Record):
-    """A whole run: its cells, what got no cell, and the exit status of it all."""
+    """A whole run: its cells, what has no results, and the exit status of it all."""
 
     run: str
     command: tuple[str, ...]
@@ -164,7 +171,7 @@ class RunResult(Record):
     seconds: float
     exit: int
     cells: tuple[CellResult, ...]
-    unbuilt: tuple[Unbuilt, ...] = ()
+    untested: tuple[Untested, ...] = ()
 
     @property
     def tests(self) -> tuple[TestResult, ...]:

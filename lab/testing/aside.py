@@ -68,8 +68,7 @@ def error_of(status: int, said: str, log: Path) -> LabError:
 def _run(words: Sequence[str], log: Path, stop: threading.Event) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     # The signal comes when the thread that started it is gone; ours waits here.
-    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-c"]
-    command += ["from lab.cli import main; main()", *words]
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "lab", *words]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

@@ -88,7 +88,7 @@ def load_cell(path: Path) -> Cell:
         UserError: it cannot be read, or is not a cell.
     """
     try:
-        return Cell.model_validate_json(path.read_text(encoding="utf-8"))
+        return Cell.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read the cell: {error.strerror}", file=path) from None
     except ValidationError as error:

@@ -15,6 +15,7 @@ from lab.net import topology
 from lab.net.network import Network
 from lab.testing import replay
 from lab.testing.rig import Rig, shaped
+from lab.testing.shared import may_share
 from lab.testing.trial import Trial
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
@@ -140,7 +141,7 @@ def machine(request: pytest.FixtureRequest, start: Callable[..., Machine], trial
     for mark in reversed(list(request.node.iter_markers("machine"))):
         shape |= mark.kwargs
     shared = request.config.stash[BENCH].shared
-    if shared is not None and not shape and not request.node.get_closest_marker("fresh"):
+    if shared is not None and may_share(request.node):
         return shared.lend(trial)
     return start("machine", **shape)
 

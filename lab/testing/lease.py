@@ -25,6 +25,10 @@ from lab.testing.host import memory_total
 _SHARE = 0.8
 _POLL = 0.05
 
+#: Seconds to wait for room.  Who has it is ended by a limit of their own, an hour
+#: and a half for the longest tests on a kernel without sanitizers.
+PATIENCE = 7200.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -54,7 +58,7 @@ class Leases:
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def take(self, *, holder: str, memory: int, cores: int, timeout: float) -> str:
+    def take(self, *, holder: str, memory: int, cores: int, timeout: float = PATIENCE) -> str:
         """Lease memory (MiB) and cores to a holder; waits at most `timeout` seconds.
 
         A holder that has a lease already gets further cores at once: two tests

@@ -38,7 +38,7 @@ TIME_LIMIT = 900.0
 KILLER = re.compile(r"^Killed-by: *(\S.*?) *$", re.MULTILINE)
 FLAVOUR = re.compile(r"^Flavour: *(\S+) *$", re.MULTILINE)
 
-LAB = (sys.executable, "-c", "from lab.cli import main; main()")
+LAB = (sys.executable, "-m", "lab")
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,17 @@
 from __future__ import annotations
 
 import os
-import threading
 
-#: Seconds between two looks.
-_TICK = 0.25
-#: Names the process that started us, should it die before our first look.
+#: Names the process that started us.
 PARENT = "LAB_PARENT_PID"
 
 
-def follow_parent() -> None:
-    """End this process at once when its parent is gone.
+def end_if_orphaned() -> None:
+    """End this process if the lab died before the kernel was told to end us with it.
 
-    Its machines then are its reaper's business. pytest, a worker of xdist and
-    the lab itself may all be killed without a chance to say so, which is why
-    nothing but the parent's number is looked at.
+    From then on the kernel does (setpriv --pdeathsig), for pytest and for each
+    worker of xdist; their machines are their reaper's business.
     """
-    parent = os.getppid()
     expected = os.environ.pop(PARENT, "")
-    if expected.isdigit() and int(expected) != parent:
+    if expected.isdigit() and int(expected) != os.getppid():
         os._exit(4)
-    threading.Thread(target=_follow, args=(parent,), name="parent-watch", daemon=True).start()
-
-
-def _follow(parent: int) -> None:
-    stop = threading.Event()
-    while os.getppid() == parent:
-        stop.wait(_TICK)
-    os._exit(4)

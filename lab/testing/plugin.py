@@ -28,9 +28,9 @@ from lab.testing.frames import authors_frames
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases
 from lab.testing.limit import Limit
-from lab.testing.orphan import follow_parent
+from lab.testing.orphan import end_if_orphaned
 from lab.testing.rig import Rig
-from lab.testing.shared import SharedMachine
+from lab.testing.shared import SharedMachine, may_share
 from lab.testing.trial import Trial, directory_name
 from lab.testing.verdict import KernelFailed, Verdict
 from lab.watch.follow import Watch
@@ -121,7 +121,7 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--lab-cell")
     if path is None:
         return
-    follow_parent()
+    end_if_orphaned()
     # The lab ends us by it, also where a shell's `&` had it ignored for good.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -159,16 +159,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _is_controller(config: pytest.Config) -> bool:
     """True in the process that only hands tests out to others."""
-    return not hasattr(config, "workerinput") and bool(config.getoption("numprocesses", None))
+    return not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """This cell's share, the longest first: one that starts last keeps everybody waiting."""
+    """This cell's tests, the longest first: one that starts last keeps everybody waiting."""
     path = config.getoption("--lab-cell")
     if path is None:
         return
     cell = load_cell(Path(path))
     mine = [item for number, item in enumerate(items) if number % cell.shards == cell.shard - 1]
+    if cell.shared:
+        # The others have been run in machines of their own already.
+        mine = [item for item in mine if may_share(item)]
     others = [item for item in items if item not in set(mine)]
     if others:
         config.hook.pytest_deselected(items=others)

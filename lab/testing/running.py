@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,12 +37,15 @@ from lab.vm.snapshot import qemu_version
 #: Seconds that pytest has to end its machines after an interrupt.
 _GRACE = 30.0
 
+#: pytest's status when it found no test.
+_NOTHING = 5
+
 #: pytest's own statuses that say something about the cell as a whole.
 _TROUBLE = {
     2: (4, "pytest was interrupted"),
     3: (4, "pytest failed in itself"),
     4: (2, "pytest refused its arguments"),
-    5: (2, ""),
+    _NOTHING: (2, ""),
 }
 
 
@@ -56,9 +60,12 @@ def run_cell(path: Path) -> CellResult:
     rig = Rig(cell, Store())
     qemu = qemu_version(argv.program())
     started = time.time()
+    # Verdicts of an earlier run of the same file must not pass for this one's.
+    for name in ("tests.jsonl", "results.json"):
+        path.with_name(name).unlink(missing_ok=True)
     status = _pytest(cell, path.resolve())
     tests = make_bundles(_read_tests(path.parent / "tests.jsonl"), rig=rig, cell_file=path)
-    code, message = _judge(status, tests)
+    code, message = _judge(status, tests, shared=cell.shared)
     result = CellResult(
         name=cell.name,
         kernel=_kernel_facts(rig),
@@ -93,16 +100,19 @@ def line(result: CellResult) -> str:
 
 def _pytest(cell: Cell, path: Path) -> int:
     root = checkout()
-    # The kernel ends it with us, even while it still imports; follow_parent() is
-    # for its workers, and for us having died before setpriv got there.
-    words = ["setpriv", "--pdeathsig", "KILL"]
-    words += [sys.executable, "-m", "pytest", "-p", "lab.testing.plugin", "--lab-cell", str(path)]
+    # The kernel ends it with us, even while it still imports; end_if_orphaned()
+    # is for us having died before setpriv got there.
+    python = ["setpriv", "--pdeathsig", "KILL", sys.executable]
+    words = [*python, "-m", "pytest", "-p", "lab.testing.plugin", "--lab-cell", str(path)]
     words += ["--rootdir", str(root_of(cell.tests, root)), "-c", str(root / "pyproject.toml")]
     # Files of tests may have the same name, and the checkout stays as it is.
     words += ["-p", "no:cacheprovider", "--import-mode=importlib"]
     if cell.workers:
+        # The workers end with pytest in the same way: execnet alone lets one that
+        # still imports go on for five seconds after its pipe is closed.
+        words += ["--tx", f"{cell.workers}*popen//python={shlex.join(python)}"]
         # One at a time, so that the order (longest first) holds for all workers.
-        words += ["-n", str(cell.workers), "--dist", "load", "--maxschedchunk", "1"]
+        words += ["--dist", "load", "--maxschedchunk", "1"]
     else:
         words += ["-p", "no:xdist"]
     # A session of its own: Ctrl-C comes once, from us.
@@ -138,7 +148,7 @@ def _read_tests(path: Path) -> tuple[TestResult, ...]:
     if not path.exists():
         return ()
     tests = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             tests.append(TestResult.model_validate(json.loads(text)))
         except (ValueError, ValidationError):
@@ -147,8 +157,10 @@ def _read_tests(path: Path) -> tuple[TestResult, ...]:
     return tuple(sorted(tests, key=lambda test: test.id))
 
 
-def _judge(status: int, tests: tuple[TestResult, ...]) -> tuple[int, str]:
+def _judge(status: int, tests: tuple[TestResult, ...], *, shared: bool) -> tuple[int, str]:
     """The cell's exit status, and what is wrong with the cell as a whole."""
+    if shared and status == _NOTHING:
+        return 0, ""  # whether no test was meant at all is told by the cell before
     if status < 0:
         return 4, f"pytest was ended by signal {-status}"
     if not tests or (status in (2, 3) and all(test.exit == 0 for test in tests)):

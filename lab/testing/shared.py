@@ -12,6 +12,8 @@ import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
+import pytest
+
 from lab.testing.lease import Leases, charge
 from lab.testing.rig import Rig
 from lab.vm.machine import Machine
@@ -29,6 +31,13 @@ _SCAN = (
     " for turn in 1 2; do echo scan >/sys/kernel/debug/kmemleak; done;"
     " cat /sys/kernel/debug/kmemleak"
 )
+
+
+def may_share(item: pytest.Item) -> bool:
+    """Whether a test gets the machine of all: it asks for one, a plain one, and not for its own."""
+    own = item.get_closest_marker("fresh") is not None
+    shaped = any(mark.kwargs for mark in item.iter_markers("machine"))
+    return "machine" in getattr(item, "fixturenames", ()) and not own and not shaped
 
 
 class Owner(Protocol):
@@ -70,8 +79,11 @@ class SharedMachine:
         return machine
 
     def leaks(self) -> str:
-        """What kmemleak finds now, "" where it finds nothing or is not built in."""
-        if self._machine is None:
+        """What kmemleak finds now, "" where it finds nothing or is not built in.
+
+        A machine that the last test has lost is not asked.
+        """
+        if self._machine is None or self._last is None or not self._last.answers("shared"):
             return ""
         found = self._machine.execute(_SCAN.format(young=_YOUNG), timeout=60)
         return found.stdout.strip()
@@ -86,7 +98,7 @@ class SharedMachine:
     def _start(self) -> Machine:
         spec = self._owner.rig.spec("shared")
         self._lease = self._owner.leases.take(
-            holder=self.holder, memory=charge(spec.memory), cores=spec.cpus, timeout=900
+            holder=self.holder, memory=charge(spec.memory), cores=spec.cpus
         )
         self._number += 1
         where = self._owner.directory / "nodes" / f"shared-{self._number}"

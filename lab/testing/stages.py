@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.errors import UserError
 from lab.image import build as images
 from lab.image.build import Image
 from lab.kernel.build import build_kernel, is_built
@@ -14,6 +15,7 @@ from lab.kernel.recipe import LOCK, KernelRecipe, make_recipe
 from lab.manifest import Manifest
 from lab.modules.build import build_modules
 from lab.modules.tree import ModuleTree, module_trees
+from lab.paths import expand
 from lab.store import Store
 from lab.testing.planning import Built
 
@@ -63,17 +65,43 @@ class Stage:
 def select(
     manifest: Manifest, asked: Sequence[str], *, flavour: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Kernels and flavours by name; "all" is every one of the manifest."""
-    kernels = tuple(asked) or (manifest.default_kernel,)
-    if "all" in kernels:
-        kernels = tuple(manifest.kernels)
+    """Kernels and flavours by name, each once; "all" is every one of the manifest.
+
+    Errors:
+        UserError: there is no such one, or two kernels have one name.
+    """
+    words = asked or (manifest.default_kernel,)
+    named = ((manifest.kernels if word == "all" else (word,)) for word in words)
+    kernels = tuple(dict.fromkeys(name for names in named for name in names))
     flavours = tuple(manifest.flavours) if flavour == "all" else (flavour,)
     for name in flavours:
         manifest.flavour(name)
     for name in kernels:
         if "/" not in name and not Path(name).is_dir():
             manifest.kernel(name)
+    _refuse_namesakes(manifest, kernels)
     return kernels, flavours
+
+
+def turn(
+    kernels: tuple[str, ...], flavours: tuple[str, ...], number: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """One kernel in one flavour, another for each number until all had their turn."""
+    kernel, flavour = divmod(number % (len(kernels) * len(flavours)), len(flavours))
+    return (kernels[kernel],), (flavours[flavour],)
+
+
+def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str]) -> None:
+    # Cells are called after their kernels, and a tree after its directory.
+    known: dict[str, str] = {}
+    for word in kernels:
+        name = word if word in manifest.kernels else expand(word).resolve().name
+        if name in known:
+            raise UserError(
+                f"`{known[name]}` and `{word}` are both called `{name}`",
+                right="give one a name of its own in lab.local.yaml, or test one after the other",
+            )
+        known[name] = word
 
 
 def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:

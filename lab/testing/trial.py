@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
@@ -29,8 +30,9 @@ from lab.watch.follow import MARK, Sighting, Watch
 #: Seconds (for a patience of 1) that a healthy guest needs at most to answer
 #: the question whether it still lives, and its answer to reach the console.
 _BARRIER = 10.0
-#: Seconds to wait for room on the host.
-_LEASE_PATIENCE = 900.0
+
+#: Characters of a test's id that its directory is called after.
+_NAME = 120
 
 #: Seconds (for a patience of 1) that an expected splat may come late.
 _SPLAT_PATIENCE = 2.0
@@ -136,7 +138,6 @@ class Trial:
                 holder=self._holder,
                 memory=charge(spec.memory),
                 cores=spec.cpus,
-                timeout=_LEASE_PATIENCE,
             )
             try:
                 backend.prepare(spec)
@@ -374,10 +375,15 @@ class Trial:
 
 
 def directory_name(test: str) -> str:
-    """A test's node id as one file name that is still readable."""
+    """A test's node id as one file name that is still readable.
+
+    Where that changes or cuts the id, some digits of its digest keep it from
+    being another test's too.
+    """
     path, _, rest = test.partition("::")
     name = f"{Path(path).stem}.{rest}" if rest else Path(path).stem
-    return re.sub(r"[^\w.\[\]=,+-]+", "_", name)[:120].rstrip("_.")
+    plain = re.sub(r"[^\w.\[\]=,+-]+", "_", name)[:_NAME].rstrip("_.")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
 
 
 def _record(sighting: Sighting, *, expected: bool) -> Splat:

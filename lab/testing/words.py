@@ -13,10 +13,15 @@ from lab.errors import UserError
 
 #: pytest's options whose value is the next word.
 _WITH_VALUE = re.compile(
-    r"-[kmpocWrn]|--(deselect|ignore|ignore-glob|rootdir|maxfail|tb|durations|durations-min"
-    r"|log-level|log-cli-level|capture|basetemp|color|show-capture|override-ini|confcutdir"
-    r"|pythonwarnings|verbosity|import-mode)"
+    r"-[kmpocWrn]|--(assert|basetemp|capture|color|config-file|confcutdir|deselect|dist"
+    r"|doctest-glob|durations|durations-min|ignore|ignore-glob|import-mode|junit-?xml"
+    r"|junit-?prefix|log-[a-z-]+|max-warnings|max-worker-restart|maxfail|maxprocesses"
+    r"|maxschedchunk|numprocesses|override-ini|pastebin|pdbcls|px|pythonwarnings"
+    r"|report-chars|rootdir|rsyncdir|rsyncignore|show-capture|tb|testrunuid|tx|verbosity)"
 )
+
+#: The lab's own, which decide what tests tests/kselftest and tests/kunit have.
+_OF_SUITES = ("--kselftest", "--kselftest-before", "--kselftest-limit", "--kunit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,18 @@ def sort_words(words: Sequence[str], *, here: Path, root: Path) -> Words:
         else:
             tests.append(_locate(word, here=here, root=root))
     return Words(options=tuple(options), tests=tuple(tests))
+
+
+def making_tests(options: Sequence[str]) -> tuple[str, ...]:
+    """Of a cell's options those without which its tests would not be there."""
+    kept: list[str] = []
+    words = iter(options)
+    for word in words:
+        if word in _OF_SUITES:
+            kept += [word, next(words, "")]
+        elif _WITH_VALUE.fullmatch(word):
+            next(words, "")
+    return tuple(kept)
 
 
 def _locate(word: str, *, here: Path, root: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LAB = (sys.executable, "-c", "from lab.cli import main; main()")
+LAB = (sys.executable, "-m", "lab")
 
 
 def lab(

@@ -17,8 +17,8 @@ from lab.manifest import FlavourSpec
 from lab.testing.cell import Cell, load_cell
 from lab.testing.planning import Built, Way, earlier_times, plan
 from lab.testing.rig import root_of
-from lab.testing.stages import usual_tests
-from lab.testing.words import Words, sort_words
+from lab.testing.stages import select, turn, usual_tests
+from lab.testing.words import Words, making_tests, sort_words
 
 WORDS = Words(options=("-x",), tests=("tests/e2e",))
 
@@ -83,6 +83,24 @@ def test_suites_of_a_flavour_become_paths_each_once(tmp_path: Path) -> None:
     assert usual_tests(lab, "default") == ("tests/e2e",)
 
 
+def test_kernels_are_chosen_once_each(tmp_path: Path) -> None:
+    lab = manifest.read(root=manifest.ROOT)
+    own = tmp_path / "linux"
+    own.mkdir()
+    every = tuple(lab.kernels)
+    assert select(lab, ["6.12", "6.12"], flavour="default")[0] == ("6.12",)
+    assert select(lab, ["all", "6.12", f"{own}"], flavour="default")[0] == (*every, f"{own}")
+
+
+def test_kernels_of_one_name_are_refused(tmp_path: Path) -> None:
+    lab = manifest.read(root=manifest.ROOT)
+    for name in ("a/linux", "b/linux", "c/6.12"):
+        (tmp_path / name).mkdir(parents=True)
+    for pair in ([f"{tmp_path}/a/linux", f"{tmp_path}/b/linux/"], ["6.12", f"{tmp_path}/c/6.12"]):
+        with pytest.raises(UserError, match="both called"):
+            select(lab, pair, flavour="default")
+
+
 def test_a_users_tree_makes_a_name_that_is_a_directory() -> None:
     found = names(built("my tree/../x", "default"), way=Way(words=WORDS))
     assert found == ["my-tree-..-x-default-1"]
@@ -118,6 +136,12 @@ def test_what_is_no_cell(tmp_path: Path, text: str, why: str) -> None:
     assert caught.value.file == file
 
 
+def test_a_file_that_is_no_text_is_no_cell(tmp_path: Path) -> None:
+    (tmp_path / "cell.json").write_bytes(b"\x7fELF\xff")
+    with pytest.raises(UserError, match="not a cell"):
+        load_cell(tmp_path / "cell.json")
+
+
 def test_a_cell_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load_cell(tmp_path / "none.json")
@@ -134,6 +158,19 @@ def test_words_are_told_apart(tmp_path: Path) -> None:
     )
     assert words.options == ("-x", "-k", "tests", "--tb", "short", "--lf")
     assert words.tests == ("tests/test_a.py::test_b[1]",)
+
+
+@pytest.mark.parametrize("option", ["--junit-xml", "--log-file", "--dist", "-p"])
+def test_the_value_of_an_option_is_no_test(tmp_path: Path, option: str) -> None:
+    words = sort_words([option, "value"], here=tmp_path, root=tmp_path)
+    assert words == Words(options=(option, "value"), tests=())
+
+
+def test_a_bundle_keeps_the_options_that_make_its_test() -> None:
+    options = ("-k", "--kunit", "-x", "--kselftest-before", "", "--kselftest", "key")
+    assert making_tests(options) == ("--kselftest-before", "", "--kselftest", "key")
+    assert making_tests(("-q", "--kunit", "list*", "--durations", "3")) == ("--kunit", "list*")
+    assert making_tests(("-v",)) == ()
 
 
 def test_paths_are_relative_to_where_they_were_typed(tmp_path: Path) -> None:
@@ -168,3 +205,10 @@ def test_earlier_times(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "run.json").write_text(json.dumps({"old": "format"}))
     assert earlier_times(tmp_path) == {}
+
+
+def test_everybody_has_their_turn() -> None:
+    kernels, flavours = ("6.1", "6.12", "7.3"), ("default", "debug")
+    turns = [turn(kernels, flavours, number) for number in range(12)]
+    assert turns[:6] == turns[6:]
+    assert set(turns) == {((kernel,), (flavour,)) for kernel in kernels for flavour in flavours}

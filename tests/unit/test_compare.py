@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lab.commands.test import run_cells
+from lab.errors import UserError
 from lab.results.compare import columns, differences, table
 from lab.results.junit import write_junit
-from lab.results.merge import merge, new_run
+from lab.results.merge import load_run, merge, new_run
 from lab.results.record import (
     EXIT,
     CellResult,
@@ -20,9 +22,10 @@ from lab.results.record import (
     RunResult,
     Status,
     TestResult,
-    Unbuilt,
+    Untested,
 )
 from lab.results.report import write_report
+from lab.testing import running
 
 
 def cell(
@@ -41,9 +44,9 @@ def cell(
     )  # fmt: skip
 
 
-def run(*cells: CellResult, unbuilt: tuple[Unbuilt, ...] = ()) -> RunResult:
+def run(*cells: CellResult, untested: tuple[Untested, ...] = ()) -> RunResult:
     return RunResult(
-        run="r", command=(), started=0, seconds=1, exit=0, cells=cells, unbuilt=unbuilt
+        run="r", command=(), started=0, seconds=1, exit=0, cells=cells, untested=untested
     )
 
 
@@ -103,23 +106,41 @@ def test_one_kernel_is_compared_with_nobody(tmp_path: Path) -> None:
 def test_what_was_not_built_counts(
     tmp_path: Path, codes: list[int], status: Status | None, expected: int
 ) -> None:
-    unbuilt = [Unbuilt(name=f"6.{code}-debug", exit=code, message="a.c:1: no") for code in codes]
+    untested = [Untested(name=f"6.{code}-debug", exit=code, message="a.c:1: no") for code in codes]
     cells = [cell("6.1", a=status)] if status else []
     directory = new_run(tmp_path)
-    found = merge(directory, cells, command=[], started=0, unbuilt=unbuilt)
+    found = merge(directory, cells, command=[], started=0, untested=untested)
     assert found.exit == expected
     assert "a.c:1: no" in (directory / "report.html").read_text()
 
 
 def test_junit_tells_whose_fault_a_build_was(tmp_path: Path) -> None:
-    unbuilt = (
-        Unbuilt(name="6.1-debug", exit=1, message="a.c:1: no"),
-        Unbuilt(name="7.3-debug", exit=3, message="no clang"),
+    untested = (
+        Untested(name="6.1-debug", exit=1, message="a.c:1: no"),
+        Untested(name="7.3-debug", exit=3, message="no clang"),
     )
-    write_junit(run(unbuilt=unbuilt), tmp_path / "junit.xml")
+    write_junit(run(untested=untested), tmp_path / "junit.xml")
     root = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert root is not None
     suites = {suite.get("name"): suite for suite in root.iter("testsuite")}
     assert suites["6.1-debug"].get("failures") == "1"
     assert suites["6.1-debug"].get("errors") == "0"
     assert suites["7.3-debug"].get("errors") == "1"
+
+
+def test_a_cell_that_cannot_begin_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_cell(file: Path) -> CellResult:
+        if file.parent.name == "6.1":
+            raise UserError("the kernel is not in the store")
+        return cell(file.parent.name, a="passed")
+
+    monkeypatch.setattr(running, "run_cell", run_cell)
+    directory = new_run(tmp_path)
+    files = [directory / "cells" / name / "cell.json" for name in ("6.1", "6.12")]
+    assert run_cells([files], directory, began=0) == 2
+    found = load_run(directory / "run.json")
+    assert [one.name for one in found.cells] == ["6.12-default-1"]
+    assert [(one.name, one.exit) for one in found.untested] == [("6.1", 2)]
+    assert "6.1: the kernel is not in the store" in capsys.readouterr().err

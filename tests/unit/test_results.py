@@ -140,6 +140,9 @@ def test_a_broken_cell_is_an_error_in_junit(tmp_path: Path) -> None:
 def test_results_that_are_missing_or_torn(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match="left no results"):
         load_cell_result(tmp_path / "results.json")
-    (tmp_path / "results.json").write_text('{"name": ')
-    with pytest.raises(InfraError, match="left no results"):
-        load_cell_result(tmp_path / "results.json")
+    for torn in (b'{"name": ', b'{"name": "\xff'):
+        (tmp_path / "results.json").write_bytes(torn)
+        with pytest.raises(InfraError, match="left no results"):
+            load_cell_result(tmp_path / "results.json")
+        with pytest.raises(InfraError, match="not the results"):
+            load_run(tmp_path / "results.json")

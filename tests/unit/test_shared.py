@@ -77,3 +77,14 @@ def test_a_test_beside_it_does_not_wait_for_its_core(tmp_path: Path) -> None:
     leases.take(holder=machine.holder, memory=64, cores=2, timeout=0.1)
     with pytest.raises(HostError):
         leases.take(holder="somebody", memory=64, cores=1, timeout=0.1)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_machine_that_was_lost_is_not_asked_for_leaks(tmp_path: Path, answers: bool) -> None:
+    machine = shared(tmp_path, Slow())
+    last = trial()
+    lent: Any = machine.lend(last)
+    lent.execute = Mock(return_value=SimpleNamespace(stdout=""))
+    last.answers = Mock(return_value=answers)
+    assert machine.leaks() == ""
+    assert lent.execute.called is answers
