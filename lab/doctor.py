@@ -96,7 +96,7 @@ PACKAGES = (
     Package("libmnl-dev", "kselftest", "the kernel's netfilter selftests speak netlink"),
     Package("libcap-dev", "kselftest", "the kernel's BPF and capability selftests"),
     Package("bpftool", "debug", "looks into BTF of kernels and modules", ("bpftool",)),
-    Package("gdb", "debug", "lab up --gdb", ("gdb",), optional=True),
+    Package("gdb", "debug", "lab replay --gdb", ("gdb",), optional=True),
     Package("vagrant", "vagrant", "the Vagrantfile and the provider vagrant", ("vagrant",)),
     Package("vagrant-libvirt", "vagrant", "lets vagrant speak to libvirt"),
     Package("libvirt-daemon-system", "vagrant", "libvirtd and virtlogd", ("libvirtd", "virtlogd")),

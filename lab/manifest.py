@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -29,12 +29,21 @@ from pydantic import (
 
 from lab.errors import UserError
 from lab.marked import MarkedDict, MarkedList, Where, load, merge, similar
+from lab.paths import expand
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where lab.yaml, lunatik-src, kernel-patches and the rest stand."""
 
 WHOLE = ("kernels.*.source", "series.*")
 """Mappings of which an overlay replaces all or nothing: they are a choice of one kind."""
+
+EXPECTED = {
+    "model_type": ("a mapping", "`key: value` lines below it"),
+    "dict_type": ("a mapping", "`key: value` lines below it"),
+    "tuple_type": ("a list", "[one, another]"),
+    "int_type": ("a whole number", None),
+}
+"""pydantic's words for it, and what a user should read."""
 
 T = TypeVar("T")
 
@@ -65,9 +74,17 @@ class Entry(BaseModel):
         return _position(self._raw, path)
 
     def resolve(self, field: str) -> Path:
-        """The path in a field, taken from the directory of the file that names it."""
-        path = Path(getattr(self, field)).expanduser()
-        return (self.where(field).file.parent / path).absolute()
+        """The path in a field, taken from the directory of the file that names it.
+
+        Raises:
+            UserError: it begins with the ``~`` of somebody who is not there.
+        """
+        where = self.where(field)
+        try:
+            path = expand(getattr(self, field))
+        except UserError as error:
+            raise where.error(error.what, error.right) from None
+        return (where.file.parent / path).absolute()
 
 
 def _listed(value: object) -> object:
@@ -227,6 +244,10 @@ class Manifest(Entry):
         """A kernel by name.  Raises UserError with the nearest name (so do all of these)."""
         return _named(self.kernels, "kernel", name)
 
+    def kernel_or_default(self, asked: str | None) -> str:
+        """What was asked for, or the default kernel's name; an empty name is a name."""
+        return self.default_kernel if asked is None else asked
+
     def flavour(self, name: str) -> FlavourSpec:
         """A flavour by name."""
         return _named(self.flavours, "flavour", name)
@@ -340,6 +361,9 @@ def first_error(raw: MarkedDict, error: ValidationError) -> UserError:
             what, right = f"`{key}` must be text", f'quote it: "{detail["input"]}"'
             if isinstance(detail["input"], Mapping | list | None):
                 right = None
+        elif detail["type"] in EXPECTED:
+            what, right = EXPECTED[detail["type"]]
+            what = f"`{key}` must be {what}" if key else f"{what} is expected here"
         elif key:
             what = f"`{key}`: {what[:1].lower()}{what[1:]}"
         messages.append((where.line, where.error(what, right)))
@@ -347,27 +371,40 @@ def first_error(raw: MarkedDict, error: ValidationError) -> UserError:
 
 
 def _position(raw: Any, path: tuple[str | int, ...]) -> Where:
-    """The place of a value; steps that are not in the file (tags of a union) are skipped."""
+    """The place of a value; steps that are not in the file are skipped."""
     where: Where = raw.where
-    for step in path:
-        if isinstance(raw, MarkedDict) and step in raw:
+    for holder, step in _steps(raw, path):
+        if isinstance(holder, MarkedList):
+            where = holder.value_at[int(step)]
+        else:
             name = str(step)
             # A block mapping starts below its key, and the key is where to look.
-            nested = isinstance(raw[name], MarkedDict | MarkedList)
-            where = raw.key_at[name] if nested else raw.value_at[name]
-            raw = raw[name]
-        elif isinstance(raw, MarkedList) and isinstance(step, int) and step < len(raw):
-            where = raw.value_at[step]
-            raw = raw[step]
+            nested = isinstance(holder[name], MarkedDict | MarkedList)
+            where = holder.key_at[name] if nested else holder.value_at[name]
     return where
 
 
 def _last_key(raw: Any, path: tuple[str | int, ...]) -> str | None:
-    key = None
-    for step in path:
+    keys = [str(step) for holder, step in _steps(raw, path) if isinstance(holder, MarkedDict)]
+    return keys[-1] if keys else None
+
+
+def _steps(
+    raw: Any, path: tuple[str | int, ...]
+) -> Iterator[tuple[MarkedDict | MarkedList, str | int]]:
+    """The steps of a path that are in the file, each with what holds it.
+
+    The kind of a source is a step of its own (source, git, ref), and a key of
+    the file as well: one beside the next step, not above it.
+    """
+    for step, after in zip(path, (*path[1:], None), strict=True):
         if isinstance(raw, MarkedDict) and step in raw:
-            key = str(step)
-            raw = raw[key]
+            below = raw[str(step)]
+            if after in raw and not isinstance(below, MarkedDict | MarkedList):
+                continue
         elif isinstance(raw, MarkedList) and isinstance(step, int) and step < len(raw):
-            raw = raw[step]
-    return key
+            below = raw[step]
+        else:
+            continue
+        yield raw, step
+        raw = below

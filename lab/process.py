@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -120,20 +120,22 @@ def run(
     """
     words = tuple(str(word) for word in argv)
     began = time.monotonic()
-    held = _HeldSignals()
-    try:
-        process = _start(words, cwd=cwd, env=env, piped_input=input is not None)
-    except BaseException:
-        held.release()
-        raise
-    reader = _Reader(process, log=log, on_line=on_line, data=_as_bytes(input))
-    try:
-        held.release()
-        ended = reader.pump(None if timeout is None else began + timeout)
-    finally:
-        # Also on the good way: what the program left in its group ends with it.
-        end_group(process)
-        reader.close()
+    # Opened first: where that fails there is nothing to end.
+    with nullcontext() if log is None else log.open("ab", buffering=0) as written:
+        held = _HeldSignals()
+        try:
+            process = _start(words, cwd=cwd, env=env, piped_input=input is not None)
+        except BaseException:
+            held.release()
+            raise
+        reader = _Reader(process, log=written, on_line=on_line, data=_as_bytes(input))
+        try:
+            held.release()
+            ended = reader.pump(None if timeout is None else began + timeout)
+        finally:
+            # Also on the good way: what the program left in its group ends with it.
+            end_group(process)
+            reader.close()
     finished = Finished(
         argv=words,
         status=process.returncode,
@@ -275,14 +277,14 @@ class _Reader:
         self,
         process: subprocess.Popen[bytes],
         *,
-        log: Path | None,
+        log: IO[bytes] | None,
         on_line: Callable[[str], None] | None,
         data: bytes,
     ) -> None:
         self.process = process
         self.on_line = on_line
         self.data = memoryview(data)
-        self.log = None if log is None else log.open("ab", buffering=0)
+        self.log = log
         self.chunks: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self.partial: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self.selector = selectors.DefaultSelector()
@@ -368,5 +370,3 @@ class _Reader:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
-        if self.log is not None:
-            self.log.close()

@@ -34,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from lab import seal
 from lab.errors import HostError, InfraError, LabError
+from lab.paths import expand
 from lab.progress import note, seconds, size
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -41,8 +42,12 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 FULL = 4 << 20
 """With fewer bytes free than this, a failed build is taken to have filled the disk."""
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+ELSEWHERE = "set LAB_CACHE to a directory of your own"
+
 RECENT = 3600.0
-"""Seconds after its last use in which ``gc`` never takes an artifact."""
+"""Seconds after its last use in which ``gc`` takes nothing for its size alone."""
 
 LOCK_POLL = 0.1
 LOCK_PATIENCE = 1.0
@@ -95,9 +100,9 @@ def canonical(value: Json) -> bytes:
 def default_root() -> Path:
     """``$LAB_CACHE``, else ``$XDG_CACHE_HOME/lunatik-lab``, else ``~/.cache/lunatik-lab``."""
     if own := os.environ.get("LAB_CACHE"):
-        return Path(own).expanduser().absolute()
+        return expand(own).absolute()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser().absolute() / "lunatik-lab"
+    return expand(cache).absolute() / "lunatik-lab"
 
 
 class Store:
@@ -108,9 +113,20 @@ class Store:
         self._known: dict[tuple[str, str], Artifact] = {}
         self._held: list[IO[bytes]] = []
         with _disk_errors(self.root):
+            self._make_places()
+            self._sweep()
+
+    def _make_places(self) -> None:
+        try:
             for name in ("artifacts", "hot", "locks", "facts", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            self._sweep()
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            # Any other: a file in the way, a parent that is not ours, /proc.
+            raise HostError(
+                f"the store cannot be made: {error.strerror}", file=error.filename, right=ELSEWHERE
+            ) from error
 
     # Artifacts
 
@@ -310,8 +326,8 @@ class Store:
                 more than this is left.
             dry_run: only say what would go.
 
-        What a living process holds, or what was used within the last hour,
-        always stays.
+        What a living process holds always stays; what was used within the last
+        hour stays unless ``older_than`` is less than that.
         """
         things = self.stored()
         total = sum(thing.size for thing in things)
@@ -482,7 +498,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise _disk_full(root, str(error)) from error
         if error.errno in (errno.EROFS, errno.EACCES) and str(error.filename or "").startswith(
             str(root)
@@ -490,7 +506,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
             raise HostError(
                 f"the store cannot be written: {error.strerror}",
                 file=error.filename,
-                right="set LAB_CACHE to a directory of your own",
+                right=ELSEWHERE,
             ) from error
         raise
 

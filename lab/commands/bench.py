@@ -38,6 +38,8 @@ def bench(
 
     if name not in TESTS:
         raise UserError(f"no bench is called {name!r}; there is {', '.join(TESTS)}")
+    if write is not None:
+        table.place(write, name)  # before minutes are spent on measuring
     found = []
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
         for number in range(runs):
@@ -63,7 +65,7 @@ def _measure(test: str, kernel: str | None, file: Path) -> None:
 
     from lab import process
 
-    argv = [sys.executable, "-m", "lab", "test", "-n", "0", test]
+    argv = [sys.executable, "-m", "lab", "test", "-s", "-n", "0", test]
     if kernel:
         argv += ["--kernel", kernel]
     done = process.run(

@@ -11,7 +11,7 @@ import typer
 from lab.commands.options import Json
 
 if TYPE_CHECKING:
-    from lab.store import Stored
+    from lab.store import Store, Stored
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -36,16 +36,11 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Take away what was not used for long; what is in use always stays."""
-    from lab.errors import InfraError
     from lab.store import Store
 
     store = Store()
     if verify:
-        torn = store.verify()
-        if torn:
-            raise InfraError(
-                "torn artifacts (they are made again when asked for):\n" + "\n".join(torn)
-            )
+        _verify(store, as_json=as_json)
         return
     keep_bytes = None if keep is None else parse_size(keep)
     things = store.gc(older_than=older_than * 86400, keep_bytes=keep_bytes, dry_run=dry_run)
@@ -53,6 +48,20 @@ def gc(
         _show_json(things)
     else:
         _show_table(things, dry_run=dry_run)
+
+
+def _verify(store: Store, *, as_json: bool) -> None:
+    import json
+
+    from lab.errors import InfraError
+
+    torn = store.verify()
+    if as_json:
+        print(json.dumps(torn, indent=1))
+        if torn:
+            raise typer.Exit(InfraError.exit_status)
+    elif torn:
+        raise InfraError("torn artifacts (they are made again when asked for):\n" + "\n".join(torn))
 
 
 def parse_size(text: str) -> int:

@@ -44,7 +44,7 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     lab = manifest.read()
     recipe = make_recipe(
         lab,
-        kernel or lab.default_kernel,
+        lab.kernel_or_default(kernel),
         store=store,
         flavour=flavour,
         patches=chosen(patches),
@@ -76,7 +76,7 @@ def config_of(
     lab = manifest.read()
     recipe = make_recipe(
         lab,
-        kernel or lab.default_kernel,
+        lab.kernel_or_default(kernel),
         store=store,
         flavour=flavour,
         patches=chosen(patches),

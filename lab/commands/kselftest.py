@@ -7,18 +7,23 @@ from typing import Annotated
 
 import typer
 
-from lab.commands.options import Config, Llvm, Modules, Patches, chosen
+from lab.commands.options import (
+    PASSES_WORDS_ON,
+    Config,
+    Flavours,
+    Kernels,
+    Llvm,
+    Modules,
+    Patches,
+    chosen,
+)
 
 TESTS = "tests/kselftest"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(
-        "kselftest",
-        # Whatever is not ours is pytest's.
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )(kselftest)
+    app.command("kselftest", context_settings=PASSES_WORDS_ON)(kselftest)
 
 
 def kselftest(  # noqa: PLR0917 - typer calls it by name
@@ -26,13 +31,8 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     target: Annotated[
         str, typer.Argument(metavar="TARGET[,TARGET]", help="Such as net/netfilter.")
     ],
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|PATH|all", help="As for `lab test`; may be repeated."),
-    ] = None,
-    flavour: Annotated[
-        str, typer.Option(metavar="default|debug|all", help="In lab.yaml.")
-    ] = "default",
+    kernel: Kernels = None,
+    flavour: Flavours = "default",
     patches: Patches = None,
     config: Config = None,
     module: Modules = None,
@@ -64,8 +64,11 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     from lab.testing.planning import Way, earlier_times, plan
     from lab.testing.rig import checkout
     from lab.testing.words import Words
+    from lab.vm import argv
 
     began = time.time()
+    at_once = workers_of(workers)
+    argv.program()  # before minutes are spent on a build
     lab, store = manifest.read(), Store()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     selftests = {
@@ -89,7 +92,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         options += ["--kselftest-limit", str(limit)]
     way = Way(
         words=Words(options=tuple(options), tests=(TESTS,)),
-        workers=workers_of(workers),
+        workers=at_once,
         shared=False,
     )
     home = checkout() / "results"
@@ -97,13 +100,8 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     directory = new_run(home)
     cells = plan(built, way, run=directory.name, times=earlier_times(home))
     files = []
-    for stage, cell in zip(built, cells, strict=True):
-        key = selftests[_asked(kernels, stage.kernel.name)].key
-        options = [*cell.options, "--kselftest", key]
+    asked = [name for name in kernels for _ in flavours]
+    for name, cell in zip(asked, cells, strict=True):
+        options = [*cell.options, "--kselftest", selftests[name].key]
         files.append(save_cell(cell.model_copy(update={"options": tuple(options)}), directory))
     raise typer.Exit(run_cells([files], directory, began=began))
-
-
-def _asked(kernels: tuple[str, ...], name: str) -> str:
-    """The word that asked for a kernel: a tree of the user's own goes by its last part."""
-    return next(word for word in kernels if word == name or word.rstrip("/").endswith(name))

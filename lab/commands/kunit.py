@@ -7,18 +7,23 @@ from typing import Annotated
 
 import typer
 
-from lab.commands.options import Config, Llvm, Modules, Patches, chosen
+from lab.commands.options import (
+    PASSES_WORDS_ON,
+    Config,
+    Flavours,
+    Kernels,
+    Llvm,
+    Modules,
+    Patches,
+    chosen,
+)
 
 TESTS = "tests/kunit"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(
-        "kunit",
-        # Whatever is not ours is pytest's.
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )(kunit)
+    app.command("kunit", context_settings=PASSES_WORDS_ON)(kunit)
 
 
 def kunit(  # noqa: PLR0917 - typer calls it by name
@@ -26,13 +31,8 @@ def kunit(  # noqa: PLR0917 - typer calls it by name
     pattern: Annotated[
         str, typer.Argument(metavar="[GLOB]", help="Of test modules, such as 'list*'.")
     ] = "*",
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|PATH|all", help="As for `lab test`; may be repeated."),
-    ] = None,
-    flavour: Annotated[
-        str, typer.Option(metavar="default|debug|all", help="In lab.yaml.")
-    ] = "default",
+    kernel: Kernels = None,
+    flavour: Flavours = "default",
     patches: Patches = None,
     config: Config = None,
     module: Modules = None,
@@ -58,8 +58,10 @@ def kunit(  # noqa: PLR0917 - typer calls it by name
     from lab.testing.planning import Way, earlier_times, plan
     from lab.testing.rig import checkout
     from lab.testing.words import Words
+    from lab.vm import argv
 
     began = time.time()
+    argv.program()  # before minutes are spent on a build
     lab, store = manifest.read(), Store()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     wanted = stages.Wanted(

@@ -67,14 +67,25 @@ def up(  # noqa: PLR0917 - typer calls it by name
     as_json: Json = False,
 ) -> None:
     """Build what is missing, and start machines that stay until `lab down`."""
+    import json
     import os
     from dataclasses import replace
 
     from lab.commands.plan import print_plan
+    from lab.errors import UserError
     from lab.progress import progress
     from lab.store import Store
     from lab.vm.keep import Keep
 
+    if not plan and (topology or into):
+        raise UserError(
+            "`--topology` and `--into` are of a plan", right="add --plan, or leave them out"
+        )
+    if plan and nodes:
+        raise UserError(
+            f"`{nodes[0]}` and `--plan` do not go together",
+            right="a plan's machines are those of its --topology",
+        )
     names = nodes or ["a"]
     _check_names(names)
     store = Store()
@@ -83,7 +94,7 @@ def up(  # noqa: PLR0917 - typer calls it by name
         keep.refuse_running(names)
     spec, label = _spec(
         store,
-        kernel=kernel or (os.environ.get("LAB_KERNEL") if plan else None),
+        kernel=(os.environ.get("LAB_KERNEL") or None) if plan and kernel is None else kernel,
         flavour=flavour,
         patches=patches,
         config=config,
@@ -95,13 +106,18 @@ def up(  # noqa: PLR0917 - typer calls it by name
     if plan:
         print_plan(spec, store, topology=topology, into=into, as_json=as_json)
         return
+    rows = []
     for name in names:
         with progress(f"boot {name}"):
             kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)
-        print(
-            f"{name}: {label}; lab shell {name}, lab exec {name} -- COMMAND; "
-            f"logs in {kept.directory}"
-        )
+        rows.append(kept.as_json())
+        if not as_json:
+            print(
+                f"{name}: {label}; lab shell {name}, lab exec {name} -- COMMAND; "
+                f"logs in {kept.directory}"
+            )
+    if as_json:
+        print(json.dumps(rows, indent=1))
 
 
 def down(
@@ -211,7 +227,7 @@ def put(
 def get(
     node: Node,
     source: Annotated[str, typer.Argument(help="A file there.")],
-    target: Annotated[Path, typer.Argument(help="Where to, here.")],
+    target: Annotated[Path, typer.Argument(help="Where to, here; a directory takes it in.")],
 ) -> None:
     """Copy a file from a machine, by SSH."""
     from lab.vm import ssh as access
@@ -242,11 +258,14 @@ def _spec(
     from lab import manifest
     from lab.testing.stages import Wanted, build
     from lab.vm import accel as accelerators
+    from lab.vm import argv
     from lab.vm.spec import MachineSpec
 
+    argv.program()  # before minutes are spent on a build
+    chosen_accel = accelerators.choose(accel, store).name
     lab = manifest.read()
     wanted = Wanted(
-        kernels=(kernel or lab.default_kernel,),
+        kernels=(lab.kernel_or_default(kernel),),
         flavours=(flavour,),
         config=config,
         patches=chosen(patches),
@@ -261,19 +280,18 @@ def _spec(
         payload=built.modules.payload if built.modules else None,
         memory=memory or built.flavour.memory,
         cmdline=built.flavour.cmdline,
-        accel=accelerators.choose(accel, store).name,
+        accel=chosen_accel,
         patience=built.flavour.patience,
     )
     return spec, f"{built.kernel.version} {flavour}"
 
 
 def _check_names(names: list[str]) -> None:
-    import re
-
     from lab.errors import UserError
+    from lab.vm.keep import NAME
 
     for name in names:
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        if not NAME.fullmatch(name):
             raise UserError(
                 f"`{name}` cannot be a machine's name",
                 right="small letters, digits and - between them, at most 32",
@@ -307,11 +325,8 @@ def _lab_failures() -> Iterator[None]:
     """Turn every failure of the lab's own into status 125."""
     import sys
 
-    from lab.errors import LabError
-    from lab.vm.errors import CommandTimeout
-
     try:
         yield
-    except (LabError, CommandTimeout, OSError) as error:
-        print(f"lab: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"lab: {str(error) or type(error).__name__}", file=sys.stderr)
         raise typer.Exit(LAB_FAILED) from error

@@ -54,7 +54,7 @@ def build(  # noqa: PLR0917 - typer's parameters are the command's options
     trees = module_trees(lab, module or (), lock=LOCK, store=store)
     recipe = make_recipe(
         lab,
-        kernel or lab.default_kernel,
+        lab.kernel_or_default(kernel),
         store=store,
         flavour=flavour,
         patches=chosen(patches),
@@ -87,7 +87,9 @@ def lint(
     store = Store()
     lab = manifest.read()
     trees = module_trees(lab, module or (), lock=LOCK, store=store)
-    recipe = make_recipe(lab, kernel or lab.default_kernel, store=store, flavour=flavour, llvm=llvm)
+    recipe = make_recipe(
+        lab, lab.kernel_or_default(kernel), store=store, flavour=flavour, llvm=llvm
+    )
     built = build_kernel(recipe, store=store)
     findings = [finding for tree in trees for finding in lint_tree(built, tree, store)]
     for finding in findings:

@@ -12,7 +12,17 @@ Kernel: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
 ]
+Kernels: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|PATH|all",
+        help="A kernel of lab.yaml, or a kernel tree of your own; may be repeated.",
+    ),
+]
 Flavour: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="In lab.yaml.")]
+Flavours: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME|all", help="A flavour of lab.yaml.")
+]
 Modules: TypeAlias = Annotated[
     list[Path] | None,
     typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
@@ -29,6 +39,9 @@ Config: TypeAlias = Annotated[
 ]
 Llvm: TypeAlias = Annotated[bool, typer.Option("--llvm", help="With clang and lld.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+#: Of a command whose unknown words are pytest's.
+PASSES_WORDS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def chosen(patches: list[str] | None) -> tuple[str, ...] | None:

@@ -32,11 +32,15 @@ def replay(
     from lab.testing.replay import options
     from lab.testing.rig import checkout
     from lab.testing.running import line, run_cell
+    from lab.testing.words import making_tests
 
     cell = load_cell(bundle / "cell.json" if bundle.is_dir() else bundle)
     directory = new_run(checkout() / "results" / "replays")
     again = cell.model_copy(
-        update={"options": options(shell=shell, gdb=gdb), "run": directory.name}
+        update={
+            "options": (*making_tests(cell.options), *options(shell=shell, gdb=gdb)),
+            "run": directory.name,
+        }
     )
     file = directory / "cells" / cell.name / "cell.json"
     again.save(file)

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.commands.options import Config, Llvm, Patches, chosen
+from lab.commands.options import (
+    PASSES_WORDS_ON,
+    Config,
+    Flavours,
+    Kernels,
+    Llvm,
+    Modules,
+    Patches,
+    chosen,
+)
 
 if TYPE_CHECKING:
     from lab.manifest import Manifest
-    from lab.results.record import CellResult, Unbuilt
+    from lab.results.record import CellResult, RunResult, Untested
     from lab.testing.cell import Cell
     from lab.testing.planning import Way
     from lab.testing.stages import Wanted
@@ -23,31 +32,16 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(
-        "test",
-        # Whatever is not ours is pytest's.
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )(test)
+    app.command("test", context_settings=PASSES_WORDS_ON)(test)
 
 
 def test(  # noqa: PLR0917 - typer calls it by name
     context: typer.Context,
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|PATH|all",
-            help="A kernel of lab.yaml, or a kernel tree of your own; may be repeated.",
-        ),
-    ] = None,
-    flavour: Annotated[
-        str, typer.Option(metavar="default|debug|all", help="In lab.yaml.")
-    ] = "default",
+    kernel: Kernels = None,
+    flavour: Flavours = "default",
     patches: Patches = None,
     config: Config = None,
-    module: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="A module tree of your own; may be repeated."),
-    ] = None,
+    module: Modules = None,
     llvm: Llvm = False,
     provider: Annotated[
         str, typer.Option(metavar="qemu|vagrant", help="Where machines come from.")
@@ -59,6 +53,10 @@ def test(  # noqa: PLR0917 - typer calls it by name
     shards: Annotated[
         int, typer.Option(metavar="N", min=1, help="Cells that share the tests of a kernel.")
     ] = 1,
+    turn: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Of what is chosen, the Nth kernel and flavour."),
+    ] = None,
     shared: Annotated[
         bool, typer.Option(help="Under debug, also run all tests in one machine.")
     ] = True,
@@ -89,6 +87,8 @@ def test(  # noqa: PLR0917 - typer calls it by name
     words = sort_words(context.args, here=Path.cwd(), root=root)
     lab = manifest.read()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
+    if turn is not None:
+        kernels, flavours = stages.turn(kernels, flavours, turn)
     way = Way(
         words=words,
         provider=_one_of("provider", provider, ("qemu", "vagrant")),
@@ -126,7 +126,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
 def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: float) -> int:
     """Test each kernel and flavour as soon as it stands; the exit status."""
     from lab.results.merge import new_run
-    from lab.results.record import Unbuilt
+    from lab.results.record import Untested
     from lab.store import Store
     from lab.testing import stages
     from lab.testing.aside import build_aside
@@ -138,7 +138,7 @@ def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: f
     planned = stages.prepare(lab, wanted, store)
     workshop.image()
     times, directory = earlier_times(home), new_run(home)
-    unbuilt: list[Unbuilt] = []
+    untested: list[Untested] = []
 
     def batches() -> Iterator[list[Path]]:
         standing: list[Built] = []
@@ -150,17 +150,13 @@ def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: f
                 stage, wanted, directory / "builds" / f"{stage.name}.log", stop
             ),
         ):
-            unbuilt.extend(
-                Unbuilt(name=one.stage.name, exit=one.error.exit_status, message=str(one.error))
-                for one in batch
-                if one.error
-            )
+            untested.extend(Untested.of(one.stage.name, one.error) for one in batch if one.error)
             new = [one.built for one in batch if one.built]
             cells = plan(new, way, run=directory.name, times=times, before=standing)
             standing += new
             yield [save_cell(cell, directory) for cell in cells]
 
-    return run_cells(batches(), directory, began=began, unbuilt=unbuilt)
+    return run_cells(batches(), directory, began=began, untested=untested)
 
 
 def save_cell(cell: Cell, directory: Path) -> Path:
@@ -175,43 +171,61 @@ def run_cells(
     directory: Path,
     *,
     began: float,
-    unbuilt: Sequence[Unbuilt] = (),
+    untested: Sequence[Untested] = (),
 ) -> int:
     """Run cells one after the other and merge their results; the exit status.
 
     Args:
         batches: of cells' files; the next is asked for when one is through.
-        unbuilt: what got no cell; known when the last batch is.
+        untested: what could not be built; known when the last batch is.
     """
+    from lab.errors import LabError
     from lab.progress import note
-    from lab.results.compare import differences
     from lab.results.merge import merge
-    from lab.results.record import summary
+    from lab.results.record import Untested
     from lab.testing.running import run_cell
 
     cells: list[CellResult] = []
+    broken: list[Untested] = []
     waiting = iter(batches)
     try:
         for files in waiting:
             for file in files:
                 note(f"cell {file.parent.name}: {file.parent}")
-                cells.append(run_cell(file))
+                try:
+                    cells.append(run_cell(file))
+                except LabError as error:  # the other cells may have what it lacks
+                    broken.append(Untested.of(file.parent.name, error))
     finally:
         if isinstance(waiting, Generator):
             waiting.close()  # it may have a build running
         # What an interrupt leaves is still worth a report.
-        if cells or unbuilt:
-            run = merge(directory, cells, command=sys.argv, started=began, unbuilt=unbuilt)
-    for cell in cells:
+        if cells or untested or broken:
+            run = merge(
+                directory,
+                cells,
+                command=sys.argv,
+                started=began,
+                untested=[*untested, *broken],
+            )
+    _tell(run, directory)
+    return run.exit
+
+
+def _tell(run: RunResult, directory: Path) -> None:
+    from lab.progress import note
+    from lab.results.compare import differences
+    from lab.results.record import summary
+
+    for cell in run.cells:
         if cell.message:
             note(f"cell {cell.name}: {cell.message}")
-    for one in unbuilt:
-        note(f"not built: {one.name}: {one.message}")
+    for one in run.untested:
+        note(f"not tested: {one.name}: {one.message}")
     for line in differences(run):
         note(line)
     note(f"results: {directory / 'report.html'}")
     print(summary(run.tests, seconds=run.seconds), flush=True)
-    return run.exit
 
 
 def workers_of(text: str) -> int:

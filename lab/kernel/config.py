@@ -20,6 +20,7 @@ from lab.kernel.make import environment, make_argv
 from lab.kernel.open_source import OpenSource
 from lab.kernel.toolchain import Toolchain
 from lab.kernel.why import Explainer, Miss
+from lab.paths import expand
 from lab.process import ProgramFailed, run
 from lab.progress import note, progress
 from lab.seal import digest, digest_file
@@ -41,7 +42,7 @@ def fragment_file(name: str, *, beside: Path) -> Path:
         UserError: the lab has no fragment of that name.
     """
     if "/" in name or name.endswith(".config"):
-        return beside / Path(name).expanduser()
+        return beside / expand(name)
     file = FRAGMENTS / f"{name}.config"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in FRAGMENTS.glob("*.config")))

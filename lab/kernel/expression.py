@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 N, M, Y = 0, 1, 2
 LEVELS = {"n": N, "m": M, "y": Y}
-LETTERS = "nmy"
 
 _TOKEN = re.compile(r"""\s*(&&|\|\||!=|<=|>=|[!()=<>]|"(?:[^"\\]|\\.)*"|'[^']*'|\w[\w.-]*)""")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.errors import UserError
 from lab.kernel.series import PatchSeries, make_patch
+from lab.paths import expand
 from lab.sources.git import git
 
 
@@ -54,7 +55,7 @@ def load_range(text: str) -> PatchSeries:
 
 def _parse(text: str) -> tuple[Path, str]:
     directory, colon, commits = text.rpartition(":")
-    where = Path(directory).expanduser() if colon else Path()
+    where = expand(directory) if colon else Path()
     where = where.absolute()
     if "..." in commits:
         raise UserError(

@@ -117,7 +117,8 @@ def load_series(what: Path | str, *, line: str) -> PatchSeries:
 
     path = Path(what)
     if not path.exists():
-        if ".." in path.name and isinstance(what, str):
+        # A branch's name may have slashes; a part that is nothing but `..` leads upwards.
+        if isinstance(what, str) and any(".." in part and part != ".." for part in path.parts):
             return load_range(what)
         raise UserError(
             "there is no such patch series",
@@ -198,6 +199,8 @@ def _series_entry(series: Path, number: int, words: list[str]) -> Patch:
 
 
 def _load_topic(path: Path, *, line: str) -> PatchSeries:
+    if not path.is_dir():
+        raise UserError("is no patch series: it is neither a file nor a directory", file=path)
     lines = [
         entry.name
         for entry in path.iterdir()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab.errors import UserError
 from lab.manifest import Manifest
+from lab.paths import expand
 from lab.seal import digest, digest_file
 from lab.sources.lua import LuaSource, fetch_lua, lua_key
 from lab.store import Store
@@ -58,7 +59,7 @@ def module_trees(
     """
     trees = [_named(manifest, name, lock=lock, store=store) for name in manifest.modules]
     for path in paths:
-        tree = read_tree(path.expanduser().absolute())
+        tree = read_tree(expand(path).absolute())
         if any(tree.name == other.name for other in trees):
             raise UserError(
                 f"two module trees are called `{tree.name}`", file=path, right="rename one"

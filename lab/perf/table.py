@@ -94,11 +94,31 @@ def write(page: Path, bench: str, table: str) -> None:
     """Put the table between its comments.
 
     Raises:
-        UserError: The page has no such comments.
+        UserError: as ``place`` does.
+    """
+    before, after = place(page, bench)
+    page.write_text(before + table + after, encoding="utf-8")
+
+
+def place(page: Path, bench: str) -> tuple[str, str]:
+    """What stands before the table and after it, the comments included.
+
+    Raises:
+        UserError: the page cannot be read, or has no such comments.
     """
     begin, end = (f"<!-- lab bench {bench}: {word} -->\n" for word in ("begin", "end"))
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the page cannot be read: {error.strerror}", file=page) from None
+    except UnicodeDecodeError:
+        raise UserError("this is no page: it is not UTF-8 text", file=page) from None
+    before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise UserError(f"{page}: no place for the table: {begin.strip()} and {end.strip()}")
-    page.write_text(before + begin + table + end + after, encoding="utf-8")
+        raise UserError(
+            "there is no place for the table",
+            file=page,
+            right=f"put {begin.strip()} and {end.strip()} where it shall stand, a line each",
+        )
+    return before + begin, end + after

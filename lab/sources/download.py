@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.errors import HostError, UserError
 from lab.progress import Step, note, progress
+from lab.store import NO_SPACE
 
 CHUNK = 1 << 18
 TIMEOUT = 60
@@ -33,6 +34,7 @@ def download(url: str, target: Path) -> Path:
     Raises:
         UserError: the server has no such file, or the URL is none.
         HostError: the server cannot be reached, or breaks off time and again.
+        OSError: the disk is full.
     """
     if target.exists():
         return target
@@ -104,6 +106,10 @@ def _explain(url: str, error: Exception) -> str:
                 right="see that the URL is right",
             ) from None
         return f"{error.code} {error.reason}"
+    if isinstance(error, http.client.InvalidURL):
+        raise UserError(f"{url} is no URL: {error}") from None
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        raise error  # the store says whose disk it is
     if isinstance(error, urllib.error.URLError):
         return str(error.reason)
     return str(error) or type(error).__name__

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab import seal
+from lab.paths import expand
 from lab.progress import Step, progress
 from lab.sources.git import git
 from lab.sources.tree import SourceTree, kernel_version
@@ -59,7 +60,7 @@ def user_tree(path: Path, store: Store) -> SourceTree:
     Raises:
         UserError: it is no kernel tree.
     """
-    path = path.expanduser().absolute()
+    path = expand(path).absolute()
     version = kernel_version(path)
     files = scan(path, store)
     listed = json.dumps(sorted(files.items()), separators=(",", ":")).encode()

@@ -81,7 +81,7 @@ class Parser:
         done: list[Event] = []
         if self._open is not None and self._is_over(self._open, time, text):
             done = self.flush()
-        if (text == _CUT and not self.open) or (_RULER.match(text) and not self.open):
+        if not self.open and (text == _CUT or _RULER.match(text)):
             self._open = _Report(line=self._number, time=time, last=time, lines=[text])
             return done
         # The end of a panic repeats its first line.

@@ -37,7 +37,7 @@ def ci(tmp_path: Path, **sessions: tuple[str, int]) -> subprocess.CompletedProce
 def test_good(tmp_path: Path) -> None:
     done = ci(tmp_path, lint=("fine", 0), tests=(PASSED, 0), e2e=(PASSED, 0))
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-2:] == [PASSED, PASSED]
+    assert done.stdout.splitlines()[-3:] == [PASSED, PASSED, PASSED]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,8 @@ def test_good(tmp_path: Path) -> None:
 def test_the_worst_goes_out(tmp_path: Path, lint: int, tests: int, e2e: int, worst: int) -> None:
     done = ci(tmp_path, lint=("x", lint), tests=(FAILED, tests), e2e=(PASSED, e2e))
     assert done.returncode == worst
-    assert done.stdout.splitlines()[-2:] == ["= 1 failed, 3 passed in 60.10s (0:01:00) =", PASSED]
+    failed = "= 1 failed, 3 passed in 60.10s (0:01:00) ="
+    assert done.stdout.splitlines()[-3:] == [failed, PASSED, PASSED]
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,10 @@ def test_the_worst_goes_out(tmp_path: Path, lint: int, tests: int, e2e: int, wor
 def test_no_test_passed_is_a_failure(tmp_path: Path, nothing: str) -> None:
     done = ci(tmp_path, lint=("fine", 0), tests=(PASSED, 0), e2e=(nothing, 0))
     assert done.returncode == 2
-    assert "./run e2e: no test passed" in done.stdout
+    assert "\ne2e: no test passed\n" in done.stdout
+
+
+def test_one_kernel_has_its_turn(tmp_path: Path) -> None:
+    done = ci(tmp_path, lint=("fine", 0), tests=(PASSED, 0), e2e=(PASSED, 0))
+    # Outside a repository it is the first one's.
+    assert "::: ./run e2e -- --kernel all --turn 0 tests/e2e/smoke: status 0" in done.stdout

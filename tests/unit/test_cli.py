@@ -208,6 +208,26 @@ def test_gc_shows_and_takes(tmp_path: Path) -> None:
     assert "20G" in wrong.stderr
 
 
+def test_gc_verify_tells_scripts_too(tmp_path: Path) -> None:
+    from lab.store import Store
+
+    store = Store(tmp_path)
+    made = store.make("thing", {"a": 1}, lambda directory: (directory / "f").touch())
+    env = {"LAB_CACHE": str(tmp_path)}
+    whole = lab("gc", "--verify", "--json", env=env)
+    assert (whole.returncode, whole.stdout) == (0, "[]\n")
+    (made.path / "f").unlink()
+    torn = lab("gc", "--verify", "--json", env=env)
+    assert torn.returncode == 4
+    assert made.key in torn.stdout
+
+
+def test_a_plan_takes_no_names_of_machines() -> None:
+    wrong = lab("up", "--plan", "node1")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "--topology" in wrong.stderr
+
+
 def test_starts_fast() -> None:
     """What every command pays: nothing heavy is imported before it is needed."""
     code = "import sys; from lab import cli; cli.build(); print(*sys.modules)"

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lab import manifest
 from lab.errors import UserError
 from lab.kernel.config import FRAGMENTS, fragment_file, gather, merged
 from lab.kernel.fragment import read_config, read_fragment
+from lab.kernel.kunit import FRAGMENT as KUNIT
 
 
 def write(path: Path, text: str) -> Path:
@@ -124,8 +126,14 @@ def test_a_path_is_taken_from_the_file_that_names_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["6.1.192", "6.12.117", "7.3.4"])
-def test_the_shipped_fragments_agree_with_each_other(version: str) -> None:
-    names = ("boot", "hardening", "net", "netfilter", "bpf", "cpufreq", "debug", "kunit")
-    files = [fragment_file(name, beside=Path()) for name in names]
+@pytest.mark.parametrize("flavour", manifest.read().flavours)
+def test_the_fragments_of_a_shipped_flavour_agree(flavour: str, version: str) -> None:
+    names = manifest.read().flavours[flavour].fragments
+    files = [fragment_file(name, beside=Path()) for name in (*names, KUNIT)]
     assert len(gather(files, version=version, own_config=False)) > 200
-    assert {file.stem for file in FRAGMENTS.glob("*.config")} == set(names)
+
+
+def test_every_shipped_fragment_is_somebodys() -> None:
+    flavours = manifest.read().flavours.values()
+    used = {name for flavour in flavours for name in flavour.fragments}
+    assert {file.stem for file in FRAGMENTS.glob("*.config")} == used | {KUNIT}

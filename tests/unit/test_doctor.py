@@ -204,7 +204,7 @@ def test_command_without_qemu_ends_with_3(tmp_path: Path, args: list[str]) -> No
 
 def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from lab.cli import main; main()", "doctor", "--json"],
+        [sys.executable, "-m", "lab", "doctor", "--json"],
         env={**os.environ, "LAB_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -113,7 +113,7 @@ def test_duplicate_key(root: Path) -> None:
         ("[xdplua]", "xdplua", 6, ["a list is expected", "[xdplua]"]),
         ("[xdplua]", "[xdplau]", 6, ["no series `xdplau`", "did you mean `xdplua`?"]),
         ("[xdplua]", "[7]", 6, ["text", 'quote it: "7"']),
-        ("fragments: [boot]", "fragments: [boot]\n    memory: big", 10, ["`memory`", "integer"]),
+        ("fragments: [boot]", "fragments: [boot]\n    memory: big", 10, ["memory", "whole number"]),
         ("fragments: [boot]", "fragments: [boot]\n    memory: 8", 10, ["`memory`", "64"]),
         ("fragments: [boot]", "fragments: [boot]\n    patience: 0", 10, ["`patience`"]),
         ('"6.12"\n', '"6.13"\n', 1, ["no kernel `6.13`", "did you mean `6.12`?"]),
@@ -122,7 +122,8 @@ def test_duplicate_key(root: Path) -> None:
         ("default:", "../x:", 8, ["cannot be a name"]),
         ("xdplua: {path", "xdplua: {git: x, path", 11, ["{path} or {git, range}"]),
         ("kernels:\n", "kernels: 3\nmodels:\n", 4, ["`models` is unknown"]),
-        ("suites:\n  smoke:", "suites:\n  - smoke:", 18, ["suites"]),
+        ("suites:\n  smoke:", "suites:\n  - smoke:", 18, ["`suites` must be a mapping"]),
+        ("[tests/e2e/smoke]", "~", 19, ["`smoke` must be a list"]),
     ],
 )
 def test_refused(root: Path, old: str, new: str, line: int, words: list[str]) -> None:
@@ -138,7 +139,17 @@ def test_sha256_must_be_one(root: Path) -> None:
         "{debian: linux-source-6.12, suite: bookworm-security}",
         "{tarball: linux.tar.xz, sha256: beef}",
     )
-    assert "sha256" in str(error)
+    assert "`sha256`" in error.what
+
+
+def test_the_key_of_a_source_that_is_wrong_not_its_kind(root: Path) -> None:
+    error = refused(
+        root,
+        "{debian: linux-source-6.12, suite: bookworm-security}",
+        "\n      git: ../linux\n      ref: 612",
+    )
+    assert error.line == 7
+    assert str(error).endswith('`ref` must be text; quote it: "612"')
 
 
 @pytest.mark.parametrize(
@@ -174,6 +185,14 @@ def test_paths_are_taken_from_the_file_that_names_them(root: Path, tmp_path: Pat
     read = manifest.read(own, root=root)
     assert read.module_tree("driver").resolve("path") == elsewhere / "driver"
     assert read.module_tree("lunatik").resolve("path") == root / "lunatik-src"
+
+
+def test_a_home_that_nobody_has(root: Path) -> None:
+    (root / "own.yaml").write_text("modules:\n  driver: {path: ~no-such-user/driver}\n")
+    tree = manifest.read(root / "own.yaml", root=root).module_tree("driver")
+    with pytest.raises(UserError, match="~no-such-user") as caught:
+        tree.resolve("path")
+    assert (caught.value.file, caught.value.line) == (root / "own.yaml", 2)
 
 
 def test_error_in_the_own_file_names_it(root: Path) -> None:

@@ -15,7 +15,7 @@ from lab.modules.lint import Finding, findings_of, lint, refused_sparse
 from lab.modules.tree import ModuleTree
 from lab.store import Store
 
-WORK = Path("/work/tree")
+WORK = Path("/build/tree")
 
 REFUSED = "/src/Makefile:1311: C=2 specified, but sparse is not available or not up to date"
 

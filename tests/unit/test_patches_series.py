@@ -190,6 +190,9 @@ def test_git_range(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.chdir(repository)
     assert len(names("main~1..main")) == 1
+    git(repository, "branch", "topic/one", "main")
+    assert len(names("main~1..topic/one")) == 1
+    assert len(names("../linux:main~1..topic/one")) == 1
 
 
 def test_git_range_ignores_the_users_diff_settings(repository: Path) -> None:
@@ -210,6 +213,14 @@ def test_git_range_ignores_the_users_diff_settings(repository: Path) -> None:
 )
 def test_git_range_refused(repository: Path, text: str, what: str) -> None:
     assert what in str(refusal(f"{repository}:{text}"))
+
+
+def test_a_way_up_is_no_range() -> None:
+    assert "no such patch series" in refusal("../../nowhere/at/all").what
+
+
+def test_neither_file_nor_directory() -> None:
+    assert "neither a file nor a directory" in refusal("/dev/null").what
 
 
 def test_git_range_with_a_merge(repository: Path) -> None:

@@ -55,6 +55,14 @@ def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
         write(page, "filter", "new\n")
 
 
+def test_a_page_that_is_not_there_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "none.md"
+    assert run(["bench", "filter", "--write", str(page)]) == UserError.exit_status
+    assert f"{page}: the page cannot be read" in capsys.readouterr().err
+
+
 def test_unknown_bench_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "coffee"]) == UserError.exit_status
     assert "no bench is called 'coffee'; there is filter" in capsys.readouterr().err

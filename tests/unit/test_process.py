@@ -66,6 +66,15 @@ def test_log_gets_all(tmp_path: Path) -> None:
     assert log.read_text() == "before\nout\nerr\n"
 
 
+def test_without_its_log_nothing_is_started(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(FileNotFoundError):
+        run(["touch", str(tmp_path / "ran")], log=tmp_path / "no/log")
+    time.sleep(0.2)
+    assert not (tmp_path / "ran").exists()
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
 def test_input_larger_than_a_pipe() -> None:
     data = b"x" * 1_000_000
     assert run(["cat"], input=data).stdout == data.decode()

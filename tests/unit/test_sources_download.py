@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import re
 import threading
 from collections.abc import Iterator
@@ -129,3 +131,22 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         url = gone.url
     with pytest.raises(HostError, match="refused"):
         download(url, tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(errno.ENOSPC, "full"), OSError), (http.client.InvalidURL("port"), UserError)],
+)
+def test_what_no_second_attempt_can_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    attempts = []
+
+    def fails(*_: object) -> None:
+        attempts.append(1)
+        raise error
+
+    monkeypatch.setattr(module, "_continue", fails)
+    with pytest.raises(kind):
+        download("http://host:port/linux.tar", tmp_path / "linux.tar")
+    assert len(attempts) == 1

@@ -163,6 +163,13 @@ def test_full_disk_is_the_hosts_fault(root: Path, number: int) -> None:
     assert leftovers(root) == []
 
 
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_the_stores_place(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match=r"cannot be made: .*LAB_CACHE"):
+        Store(tmp_path / "file" / below)
+
+
 def test_failure_on_a_full_disk_is_the_disks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "FULL", 1 << 60)
 
