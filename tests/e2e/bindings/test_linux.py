@@ -108,3 +108,15 @@ def test_waiting_in_the_kernel_does_not_hold_up_the_machine(machine: Machine) ->
     machine.succeed("(lunatik -e 'require([[linux]]).schedule(600000)' &) >/dev/null 2>&1")
     assert machine.lua("return 1", timeout=60) == "1"
     machine.succeed("pgrep -f schedule.600000")
+
+
+def test_its_metatable_is_out_of_reach(check: Check) -> None:
+    """Its __index writes to what it is called with."""
+    check(
+        """
+        local linux = require("linux")
+        assert(getmetatable(linux) == false)
+        raises("protected metatable", setmetatable, linux, {})
+        assert(linux.stat == require("linux.stat"))
+        """
+    )

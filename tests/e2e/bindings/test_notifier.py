@@ -153,3 +153,23 @@ def test_keys_are_told(machine: Machine, script: Script) -> None:
     )
     machine.body.monitor("send-key", keys=[{"type": "qcode", "data": "a"}])
     machine.wait_until_succeeds("dmesg | grep 'key 30 up'")
+
+
+def test_a_callback_may_not_wait(machine: Machine, script: Script) -> None:
+    script(WATCH % 'if name == "dummy7" then require("linux").schedule(60000) end')
+    machine.succeed("ip link add dummy7 type dummy", timeout=10)
+    machine.succeed("dmesg | grep 'not where all the kernel waits'")
+
+
+def test_a_busy_script_holds_up_the_devices_for_a_moment_only(
+    machine: Machine, script: Script
+) -> None:
+    machine.copy_to(
+        b'local linux, thread = require("linux"), require("thread")\n'
+        b'require("notifier").netdevice(print)\n'
+        b"return function() while not thread.shouldstop() do linux.schedule(100) end end",
+        "/lib/modules/lua/busy.lua",
+    )
+    machine.succeed("lunatik spawn busy")
+    machine.succeed("ip link add dummy7 type dummy", "ip link set dummy7 up", timeout=8)
+    machine.succeed("lunatik stop busy")

@@ -152,3 +152,10 @@ def test_in_the_middle_of_the_scripts_own_entry(machine: Machine, script: Script
     )
     assert int(said) > 0
     machine.succeed("lunatik stop script")
+
+
+def test_backtraces_are_paid_for(machine: Machine, script: Script) -> None:
+    script(COUNT % (f'"{SYSCALL}"', "for i = 1, 1200 do dump() end"), context="hardirq")
+    machine.succeed(CALL)
+    assert 1 <= int(machine.succeed("dmesg | grep -c 'Call Trace:'")) < 10
+    assert "instruction budget exceeded" in machine.succeed("lunatik list")

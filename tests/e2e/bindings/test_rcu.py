@@ -131,20 +131,26 @@ local linux, thread = require("linux"), require("thread")
 return function()
     local t = env.fought
     while not thread.shouldstop() do
-        for turn = 1, 50 do for _, key in ipairs(keys) do
-            if math.type(t[key]) ~= "integer" then env.missed = true end
-        end end
+        for turn = 1, 50 do
+            for _, key in ipairs(keys) do
+                if type(t[key]) ~= KIND then env.missed = true end
+            end
+            if KIND == "userdata" then collectgarbage() end
+        end
         env.reader = (env.reader or 0) + 50
         linux.schedule(1)
     end
 end
 """
 )
+#: Both collect, so that an entry has the last reference to its object.
 WRITER = (
     KEYS
     + """
+local data = require("data")
 require("ticker").new(1, function(count)
-    env.fought[keys[count % 6 + 1]] = count
+    env.fought[keys[count % 6 + 1]] = VALUE
+    collectgarbage()
     env.writer = count
 end)
 """
@@ -152,10 +158,19 @@ end)
 
 
 @pytest.mark.limit(120)
-def test_reader_stands_on_what_a_writer_takes_out(machine: Machine) -> None:
-    fought = "local t = require('rcu').table(1) require('lunatik')._ENV.fought = t "
-    machine.lua(fought + "for i = 1, 6 do t[('k'):rep(4000) .. i] = 0 end")
-    for name, text in (("reader", READER), ("writer", WRITER)):
+@pytest.mark.parametrize(
+    ("kind", "value", "writes"), [("number", "count", 60), ("userdata", "data.new(8)", 1500)]
+)
+def test_reader_stands_on_what_a_writer_takes_out(
+    machine: Machine, kind: str, value: str, writes: int
+) -> None:
+    machine.lua(
+        "local env, count, data = require('lunatik')._ENV, 0, require('data') "
+        "env.fought = require('rcu').table(1) "
+        f"for i = 1, 6 do env.fought[('k'):rep(4000) .. i] = {value} end"
+    )
+    reader, writer = READER.replace("KIND", f"'{kind}'"), WRITER.replace("VALUE", value)
+    for name, text in (("reader", reader), ("writer", writer)):
         machine.copy_to(text.encode(), f"/lib/modules/lua/{name}.lua")
     # A share of all: what it writes is little, but on a slow host takes long.
     machine.lua(
@@ -163,7 +178,36 @@ def test_reader_stands_on_what_a_writer_takes_out(machine: Machine) -> None:
         "lunatik._ENV.runtimes.writer = lunatik.runtime('writer', 'softirq', {share = 100})"
     )
     machine.succeed("lunatik spawn reader")
-    enough = "local e = require('lunatik')._ENV assert(e.reader > 100 and e.writer > 60)"
+    enough = f"local e = require('lunatik')._ENV assert(e.reader > 100 and e.writer > {writes})"
     machine.wait_until_succeeds(f'lunatik -e "{enough}"', timeout=60)
     machine.succeed("lunatik stop reader", "lunatik stop writer")
     assert machine.lua("return require('lunatik')._ENV.missed") == "nil"
+
+
+def test_a_full_bucket_is_paid_for(check: Check, other: Callable[[str], None]) -> None:
+    other("return function(t) for i = 1, 100 do local x = t.absent end end")
+    check(
+        """
+        local t = require("rcu").table(1)
+        for i = 1, 2000 do t["key" .. i] = i end
+        local few = require("lunatik").runtime("other", "process", {instructions = 20000})
+        raises("instruction budget exceeded", few.resume, few, t)
+        """
+    )
+
+
+def test_tables_hold_no_tables_but_the_kernels_do(check: Check) -> None:
+    """One that held itself would stay for ever, and its module with it."""
+    check(
+        """
+        local env, t = require("lunatik")._ENV, require("rcu").table()
+        raises("lunatik._ENV", function() t.t = t end)
+        raises("lunatik._ENV", function() t.t = require("rcu").table() end)
+        raises("lunatik._ENV", function() t.env = env end)
+        raises("lunatik._ENV", function() env.env = env end)
+        raises("lunatik._ENV", function() env.runtimes.env = env.threads end)
+        env.t = t
+        assert(env.t == t)
+        env.t = nil
+        """
+    )

@@ -15,7 +15,7 @@ import pytest
 
 from lab.results.merge import load_cell_result
 from lab.results.record import CellResult, TestResult
-from lab.testing.cell import load_cell
+from lab.testing.cell import Cell, load_cell
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,45 @@ class Inner:
 
 
 @pytest.fixture
-def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Inner]:
+def ours(request: pytest.FixtureRequest) -> Cell:
+    """The cell that these tests run in."""
+    return load_cell(Path(request.config.getoption("--lab-cell")))
+
+
+@pytest.fixture
+def cell_file(ours: Cell) -> Callable[..., Path]:
+    """cell_file(directory, "def test_x(machine): ..."): a cell like ours, for lab cell run."""
+
+    def make(directory: Path, source: str, *, name: str = "inner", **changes: object) -> Path:
+        home = directory / "cells" / name
+        home.mkdir(parents=True)
+        test = directory / f"test_{name}.py"
+        test.write_text("import os, pytest, signal, time\n" + textwrap.dedent(source))
+        fresh = {"tests": (str(test),), "options": (), "name": name, "workers": 0,
+                 "shared": False, "shard": 1, "shards": 1, "times": {}}  # fmt: skip
+        ours.model_copy(update=fresh | changes).save(home / "cell.json")
+        return home / "cell.json"
+
+    return make
+
+
+@pytest.fixture
+def inner(ours: Cell, cell_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Inner]:
     """inner('''def test_x(machine): ...''', workers=2): run tests in a cell like ours."""
-    ours = load_cell(Path(request.config.getoption("--lab-cell")))
 
     def run(
         source: str, *, environment: Mapping[str, str] | None = None, **changes: object
     ) -> Inner:
         number = len(list(tmp_path.glob("run-*")))
-        home = tmp_path / f"run-{number}" / "cells" / "inner"
-        test = tmp_path / f"run-{number}" / "test_inner.py"
-        home.mkdir(parents=True)
-        test.write_text("import os, pytest, signal, time\n" + textwrap.dedent(source))
-        fresh = {"tests": (str(test),), "options": (), "name": "inner", "workers": 0,
-                 "shared": False, "shard": 1, "shards": 1, "times": {}}  # fmt: skip
-        cell = ours.model_copy(update=fresh | changes)
-        cell.save(home / "cell.json")
+        file = cell_file(tmp_path / f"run-{number}", source, **changes)
         ended = subprocess.run(
-            [sys.executable, "-c", "from lab.cli import main; main()", "cell", "run",
-             str(home / "cell.json")],
+            [sys.executable, "-m", "lab", "cell", "run", str(file)],
             env={**os.environ, **(environment or {})}, capture_output=True, text=True,
-            timeout=1800, check=False,
+            timeout=1800 * ours.patience, check=False,
         )  # fmt: skip
         output = ended.stdout + ended.stderr
-        results = home / "results.json"
+        results = file.parent / "results.json"
         assert results.exists(), output
-        return Inner(ended.returncode, output, load_cell_result(results), home)
+        return Inner(ended.returncode, output, load_cell_result(results), file.parent)
 
     return run

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from lab.testing.cell import load_cell
 from lab.vm.machine import Machine
 from lab.vm.runtime import base
 
@@ -57,38 +56,21 @@ def marked(mark: str) -> dict[int, str]:
 
 @pytest.fixture
 def busy(
-    request: pytest.FixtureRequest, tmp_path: Path
+    cell_file: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
     """busy(mark): start a cell that is busy with machines for long."""
-    ours = load_cell(Path(request.config.getoption("--lab-cell")))
-    test = tmp_path / "test_busy.py"
-    test.write_text("import pytest\n" + BUSY)
     started = []
 
     def start(mark: str) -> subprocess.Popen[bytes]:
-        home = tmp_path / mark / "cells" / "busy"
-        home.mkdir(parents=True)
-        cell = ours.model_copy(
-            update={
-                "tests": (str(test),),
-                "options": (),
-                "name": "busy",
-                "workers": 2,
-                "shared": False,
-                "shard": 1,
-                "shards": 1,
-                "times": {},
-            }
-        )
-        cell.save(home / "cell.json")
+        file = cell_file(tmp_path / mark, BUSY, name="busy", workers=2)
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", "from lab.cli import main; main()", "cell", "run",
-                 str(home / "cell.json")],
+                [sys.executable, "-m", "lab", "cell", "run", str(file)],
                 env={**os.environ, MARK: mark},
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
-        )  # fmt: skip
+        )
         return started[-1]
 
     yield start

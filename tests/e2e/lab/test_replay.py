@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.limit(300), pytest.mark.slow]
 
 Runner = Callable[..., Any]
 
-LAB = (sys.executable, "-c", "from lab.cli import main; main()")
+LAB = (sys.executable, "-m", "lab")
 #: Seconds for one answer of a person's terminal; the host may be busy.
 ANSWER = 120.0
 

@@ -6,7 +6,10 @@ python3 clients.py WHAT ...        one of the functions below
 
 import contextlib
 import hashlib
+import os
+import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -127,25 +130,54 @@ def flows(sender: str, receiver: str, address: str, count: str) -> None:
     """Short TCP connections to port 443; how many went well, and how many did not."""
     enter(receiver)
     server = socket.create_server((address, 443), backlog=64)
-
-    def serve() -> None:
+    # A process of its own: a thread would wait for its turn twice in each.
+    child = os.fork()
+    if not child:
         while True:
             peer, _ = server.accept()
-            with peer:
-                peer.sendall(peer.recv(16))
-
-    threading.Thread(target=serve, daemon=True).start()
+            peer.sendall(peer.recv(16))
+            peer.close()
+    server.close()
     enter(sender)
+    # In the kernel, which costs nothing: Python's own time limit polls before each call.
+    limit = struct.pack("ll", 5, 0)
     good = bad = 0
     for number in range(int(count)):
         question = b"%d" % number
+        here = socket.socket()
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         try:
-            with socket.create_connection((address, 443), timeout=5) as here:
-                here.sendall(question)
-                good += here.recv(16) == question
+            here.connect((address, 443))
+            here.sendall(question)
+            good += here.recv(16) == question
         except OSError:
             bad += 1
+        here.close()
+    os.kill(child, signal.SIGKILL)
     print(good, bad)
+
+
+def queue(number: str) -> None:
+    """Let the first packet of a queue pass."""
+    near = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
+    near.bind((0, 0))
+
+    def tell(kind: int, attribute: int, value: bytes) -> None:
+        # struct nlmsghdr, nfgenmsg, nlattr; subsystem 3 is that of queues.
+        body = struct.pack("=BB", 0, 0) + struct.pack("!H", int(number))
+        body += struct.pack("=HH", 4 + len(value), attribute) + value
+        body += bytes(-len(body) % 4)
+        near.send(struct.pack("=IHHII", 16 + len(body), 3 << 8 | kind, 1, 0, 0) + body)
+
+    tell(2, 1, struct.pack("=BBH", 1, 0, 0))  # configure: bind
+    tell(2, 2, struct.pack("!IB", 0, 1))  # configure: no bytes of the packets
+    while True:
+        message = near.recv(1 << 16)
+        if struct.unpack_from("=H", message, 4)[0] == 3 << 8:
+            # The first attribute begins with the packet's number; 1 is NF_ACCEPT.
+            tell(1, 2, struct.pack("!I", 1) + message[24:28])
+            return
 
 
 if __name__ == "__main__":

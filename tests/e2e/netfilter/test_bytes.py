@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from frames import frames
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.packet import Raw
 from wiring import ROUTED, flow, hook, wire
 
 from lab.vm.machine import Machine
@@ -30,6 +36,52 @@ def test_rewritten_payload_arrives_with_good_sums(
     machine.succeed("ip netns exec a ethtool -K va tx off")
     hook(machine, "INET", f"inet.{place}", MANGLE, namespace=namespace)
     assert flow(machine, "a", "b", address, 9999, 9998) == ["mangled:b'Xab'", "arrived"]
+
+
+def test_sums_are_made_right_around_a_packet_whose_own_is_still_missing(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    for ip, here, there in (("ip", 1, 2), ("ip -n b", 2, 1)):
+        machine.succeed(
+            f"{ip} link add vx type vxlan id 7 dstport 4789 udpcsum "
+            f"local 10.2.0.{here} remote 10.2.0.{there}",
+            f"{ip} address add 10.4.0.{here}/24 dev vx; {ip} link set vx up",
+        )
+    # Nobody on the way takes a missing sum for a good one.
+    machine.succeed("ethtool -K rb tx off; ip netns exec b ethtool -K vb tx off")
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_OUT",
+        """
+        if port(skb) == 4789 then
+            skb:checksum()
+            print("around", #skb)
+        end
+        return ACCEPT""",
+    )
+    assert flow(machine, "-", "b", "10.4.0.2", 9999) == ["arrived"]
+    machine.succeed("dmesg | grep around")
+
+
+def test_headers_longer_than_their_payload_have_no_sum(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "NETDEV",
+        "netdev.INGRESS",
+        """
+        if skb:data("mac"):getstring(6, 6) == "\\2\\0\\0\\0\\0\\x99" then
+            print("sum", pcall(skb.checksum, skb))
+        end
+        return ACCEPT""",
+        options='dev = "ra"',
+    )
+    packet = IPv6(src="fd01::2", dst="fd02::2", plen=4) / IPv6ExtHdrDestOpt()
+    packet /= UDP(dport=9999) / Raw(bytes(64))
+    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
+    machine.copy_to(frames([bytes(packet)], bytes(6)), "/tmp/frames")
+    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
+    machine.wait_until_succeeds("dmesg | grep 'sum.*false.*EINVAL'")
 
 
 def test_write_does_not_reach_who_listens_on_the_wire(machine: Machine) -> None:
@@ -115,6 +167,50 @@ def test_packet_grows_and_shrinks(machine: Machine) -> None:
         "mangled:b'la'",
         "arrived",
     ]
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "options"),
+    [
+        ("IPV4", "inet.LOCAL_IN", ""),
+        ("IPV6", "inet.LOCAL_OUT", ""),
+        ("NETDEV", "netdev.INGRESS", 'dev = "ra"'),
+        ("NETDEV", "netdev.EGRESS", 'dev = "ra"'),
+    ],
+)
+def test_packet_is_not_cut_below_its_headers(
+    machine: Machine, family: str, place: str, options: str
+) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        family,
+        place,
+        """
+        if port(skb) then
+            local length, net, mac = #skb, skb:data("net"), skb:data("mac")
+            local headers = length - #net + (net:getuint8(0) >> 4 == 4 and 20 or 40)
+            for less = 0, headers - 1 do
+                local ok, why = pcall(skb.resize, skb, less)
+                if ok then print("cut to", less) return DROP end
+                assert(why:find("EINVAL"), why)
+                assert(#skb == length and #net <= length)
+                assert(not pcall(net.getuint8, net, 0x90000000))
+                assert(not pcall(mac.setuint8, mac, 0x90000000, 0))
+            end
+            print("stayed whole")
+        end
+        return ACCEPT""",
+        options=options,
+    )
+    address, sender, receiver = {
+        "inet.LOCAL_IN": ("10.1.0.1", "a", "-"),
+        "inet.LOCAL_OUT": ("fd01::2", "-", "a"),
+        "netdev.INGRESS": ("10.1.0.1", "a", "-"),
+        "netdev.EGRESS": ("fd01::2", "-", "a"),
+    }[place]
+    assert flow(machine, sender, receiver, address, 9999) == ["arrived"]
+    machine.wait_until_succeeds("dmesg | grep 'stayed whole'")
 
 
 def test_copy_outlives_the_callback_and_a_view_does_not(machine: Machine) -> None:

@@ -170,14 +170,14 @@ def test_three_filters_pass_the_same_packets(machine: Machine, kernel: KernelInf
 
 
 @pytest.mark.slow
-@pytest.mark.limit(2400)
+@pytest.mark.limit(5400)
 @pytest.mark.amount(100_000, few=2_000)
 def test_short_flows(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
     machine.succeed(
         "lunatik run examples/sni_block softirq", "lunatik run examples/conntrack_count softirq"
     )
-    done = machine.succeed(f"python3 /tmp/clients.py flows a b 10.2.0.2 {amount}", timeout=2300)
+    done = machine.succeed(f"python3 /tmp/clients.py flows a b 10.2.0.2 {amount}", timeout=5300)
     assert done.split() == [str(amount), "0"]
     counted = int(machine.lua("return require('lunatik')._ENV.bytes['\\10\\1\\0\\2']"))
     assert counted > amount * 7 * 40, "at least seven segments each"

@@ -37,6 +37,72 @@ def test_namespace_goes_with_hooks_in_it(machine: Machine) -> None:
     assert machine.succeed("lunatik list") == ""
 
 
+def test_copy_does_not_hold_a_namespace_that_goes(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    run(
+        machine,
+        PORT
+        + """
+        local kept
+        local timer = require("timer").new(function() print("still from", kept:ifindex()) end)
+        netfilter.register{
+            hook = function(skb)
+                if port(skb) == 9999 then
+                    assert(skb:conntrack())
+                    kept = skb:copy()
+                    timer:start(2000)
+                end
+                return ACCEPT
+            end,
+            pf = nf.proto.IPV4, hooknum = nf.inet.LOCAL_IN, conntrack = true,
+        }""",
+        namespace="b",
+    )
+    index = machine.succeed("ip netns exec b cat /sys/class/net/vb/ifindex").strip()
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    # They are cleaned up one after the other: the last of c says that all of b is gone.
+    machine.succeed(
+        "ip netns delete b; ip netns add c",
+        "ip link add rc type veth peer name vc netns c; ip netns delete c",
+    )
+    machine.wait_until_succeeds("! ip link show rc")
+    machine.wait_until_succeeds(f"dmesg | grep 'still from.*{index}'")
+    machine.succeed("lunatik stop hook")
+
+
+def test_copies_are_on_the_account_of_their_runtime(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.succeed("echo 2097152 >/sys/module/lunatik/parameters/memory")
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_IN",
+        """
+        if port(skb) == 9999 then
+            kept = {}
+            local ok, why
+            repeat
+                ok, why = pcall(function()
+                    kept[#kept + 1] = skb:copy()
+                    kept[#kept]:resize(60000)
+                end)
+            until not ok or #kept > 60
+            print("kept", #kept, why)
+        elseif port(skb) == 9998 then
+            kept = nil
+            collectgarbage()
+        end
+        return ACCEPT""",
+    )
+    before = float(counters(machine, "hook")["MEMORY"].removesuffix("KiB"))
+    assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["arrived"]
+    machine.wait_until_succeeds("dmesg | grep 'kept.*[23][0-9].*not enough memory'")
+    assert float(counters(machine, "hook")["MEMORY"].removesuffix("KiB")) > 1800
+    assert flow(machine, "a", "-", "10.1.0.1", 9998) == ["arrived"]
+    assert float(counters(machine, "hook")["MEMORY"].removesuffix("KiB")) < before + 100
+    machine.succeed("lunatik stop hook")
+
+
 @pytest.mark.limit(300)
 def test_thousand_times_in_and_out_under_traffic(machine: Machine) -> None:
     wire(machine, ROUTED)

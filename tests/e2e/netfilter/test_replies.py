@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from wiring import PORT, ROUTED, hook, run, wire
+from wiring import BRIDGED, PORT, ROUTED, flow, hook, run, wire
 
 from lab.vm.machine import Machine
 
@@ -141,3 +141,60 @@ def test_timer_comes_back_to_a_packet(machine: Machine) -> None:
     client(machine, "ask", "a", "10.1.0.1", 9999, "lab")
     machine.wait_until_succeeds("dmesg | grep 'seen.*1'")
     machine.succeed("lunatik stop hook")
+
+
+def test_packet_inside_a_tunnel_has_no_link_header_to_be_sent_with(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    # Routed from a into the tunnel: its link header ends up behind the outer one.
+    machine.succeed(
+        "ip link add tun4 type ipip local 10.2.0.1 remote 10.2.0.2",
+        "ip address add 10.4.0.1/24 dev tun4; ip link set tun4 up",
+        "ip -n b link add tun4 type ipip local 10.2.0.2 remote 10.2.0.1",
+        "ip -n b address add 10.4.0.2/24 dev tun4; ip -n b link set tun4 up",
+    )
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_OUT",
+        """
+        local net, mac = skb:data("net"), skb:data("mac")
+        if net:getuint8(9) == 4 then
+            print("outer", net:getuint8(0) == mac:getuint8(0) and #net == #mac,
+                pcall(skb.forward, skb))
+        end
+        return ACCEPT""",
+    )
+    assert flow(machine, "a", "b", "10.4.0.2", 9999) == ["arrived"]
+    machine.wait_until_succeeds("dmesg | grep 'outer.*true.*false.*EINVAL'")
+
+
+def test_copy_is_sent_instead_of_its_packet(machine: Machine) -> None:
+    wire(machine, BRIDGED)
+    run(
+        machine,
+        PORT
+        + """
+        local kept
+        local later = require("timer").new(function()
+            print("later", kept:ifindex(), pcall(kept.forward, kept))
+        end)
+        netfilter.register{
+            hook = function(skb)
+                local number, start = port(skb)
+                if number ~= 9999 then return ACCEPT end
+                kept = skb:copy()
+                assert(kept:ifindex() == skb:ifindex())
+                assert(not kept:conntrack() and not kept:connmark() and not kept:tuple())
+                kept:data():setuint8(start, 88)
+                kept:checksum()
+                local again = kept:copy()
+                again:forward()
+                later:start(1)
+                return DROP
+            end,
+            pf = nf.proto.BRIDGE, hooknum = nf.br.FORWARD, priority = nf.br.pri.FILTER_BRIDGED,
+        }""",
+    )
+    assert flow(machine, "a", "b", "10.3.0.3", 9999) == ["mangled:b'Xab'"]
+    index = machine.succeed("cat /sys/class/net/pb/ifindex").strip()
+    machine.wait_until_succeeds(f"dmesg | grep 'later.*{index}.*false.*callback of its own hook'")

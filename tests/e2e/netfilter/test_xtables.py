@@ -97,3 +97,34 @@ def test_name_is_taken_once(machine: Machine) -> None:
     assert done.status == 1
     assert "EEXIST" in done.stderr
     machine.succeed("lunatik stop one", "lunatik run two softirq")
+
+
+def test_answers_do_not_lead_a_packet_past_its_rules(machine: Machine, kernel: KernelInfo) -> None:
+    if not kernel.has("IP_NF_FILTER"):
+        pytest.skip("this kernel has no legacy tables")
+    wire(machine, ROUTED)
+    run(
+        machine,
+        """
+        local xtable = require("xtable")
+        local function answer(skb) skb:reply("no") end
+        xtable.match{name = "answer", match = answer}
+        xtable.target{name = "answer", target = answer}
+        """,
+        name="rules",
+    )
+    for family, address in (("iptables", "10.2.0.2"), ("ip6tables", "fd02::2")):
+        tables = f"{family}-legacy"
+        # The answer goes through chains of the same table, and comes back from them.
+        machine.succeed(
+            f"{tables} -N elsewhere; {tables} -A OUTPUT -j elsewhere; {tables} -N ask",
+            f"{tables} -A ask -p udp --dport 9999 -m lua --function answer -j ACCEPT",
+            f"{tables} -A ask -p udp --dport 9998 -j LUA --function answer",
+            f"{tables} -A FORWARD -p udp -j ask",
+            f"{tables} -A FORWARD -p udp --dport 9998:9999 -j DROP",
+        )
+        for port in (9999, 9998):
+            told = machine.succeed(f"python3 /tmp/clients.py ask a {address} {port} lab")
+            assert told.strip() == "no"
+        assert flow(machine, "a", "b", address, 9999, 9998, 9997) == ["lost", "lost", "arrived"]
+        machine.succeed(f"{tables} -F")

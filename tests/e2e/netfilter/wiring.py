@@ -14,10 +14,13 @@ from lab.vm.machine import Machine
 HERE = Path(__file__).parent
 
 #: One ip for all of it: starting programs is what takes time here.
+#: No detection of duplicates, of link-local addresses least of all: as long as it
+#: lasts a router asks for no neighbour (ndisc_send_ns()), and packets wait.
 ROUTED = """set -e
-sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+sysctl -qw net.core.devconf_inherit_init_net=1 net.ipv6.conf.default.accept_dad=0
 ip netns add a
 ip netns add b
+sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 ip -batch - <<END
 link add ra type veth peer name va netns a
 link add rb type veth peer name vb netns b

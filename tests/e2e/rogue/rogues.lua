@@ -148,7 +148,7 @@ local t = {}
 for i = 1, 50000 do t[i] = i * 7919 % 50021 end
 while true do table.sort(t, function(a, b) return a > b end); table.sort(t) end
 
---- sort_with_false_comparator: "invalid order function|budget"
+--- sort_with_false_comparator: "invalid order function"|budget
 local t = {}
 for i = 1, 1000 do t[i] = i * 7919 % 1009 end
 for _ = 1, 100 do table.sort(t, function() return true end) end
@@ -160,7 +160,7 @@ table.sort(setmetatable({}, {__len = function() return math.maxinteger end}))
 table.sort(setmetatable({}, {__len = function() return 1 << 30 end,
 	__index = function() return 1 end}))
 
---- move_far: "too many|wrap|budget"
+--- move_far: "too many|wrap"|budget
 table.move({}, 1, math.maxinteger - 1, 2)
 
 --- move_much: budget|memory
@@ -169,7 +169,7 @@ table.move({1, 2, 3}, 1, 1 << 40, 1 << 41)
 --- unpack_giants: "too many results"|budget
 return table.unpack({}, 1, 1 << 30)
 
---- unpack_metamethods: "too many results|overflow|memory|budget"
+--- unpack_metamethods: "too many results|overflow|memory"|budget
 return table.unpack(setmetatable({}, {__index = function() return 1 end}), 1, 1000000)
 
 --- insert_in_front: budget|memory
@@ -441,7 +441,7 @@ return require("me")
 
 -- Lies, names and keys ---------------------------------------------------------
 
---- next_on_a_changing_table: "invalid key to|budget|fine"
+--- next_on_a_changing_table: "invalid key to"|budget|fine
 local t = {}
 for i = 1, 100 do t[i .. ""] = i end
 for k in next, t do for i = 1, 100 do t[k .. i] = i end t[k] = nil end

@@ -68,3 +68,12 @@ def test_panic_is_told_from_silence(machine: Machine) -> None:
 
 def test_machine_that_died_is_replaced(start: Callable[..., Machine]) -> None:
     assert start("after").succeed("uname -n") == "after\n"
+
+
+def test_agent_is_started_however_often_it_fails(machine: Machine) -> None:
+    # systemd gives up on what fails five times in ten seconds, and Vagrant waits in
+    # vain for a machine without an agent.
+    machine.succeed(
+        "for _ in 1 2 3 4 5 6 7 8; do systemctl kill -s KILL qemu-guest-agent; sleep 0.4; done"
+    )
+    machine.wait_until_succeeds("systemctl is-active qemu-guest-agent")

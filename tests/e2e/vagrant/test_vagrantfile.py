@@ -158,7 +158,7 @@ def test_a_run_with_something_missing_says_which(tmp_path: Path) -> None:
         (tmp_path / program).symlink_to(shutil.which(program) or "")
     names = [name for name, _, _ in preflight.PROGRAMS]
     done = subprocess.run(
-        [sys.executable, "-c", "from lab.cli import main; main()", "test", "--provider", "vagrant"],
+        [sys.executable, "-m", "lab", "test", "--provider", "vagrant"],
         env={"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(VAGRANTFILE.parent)},
         capture_output=True,
         text=True,

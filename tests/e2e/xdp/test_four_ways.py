@@ -7,14 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from filters import FILTERS, LUA, STANDALONE, tell_sources
 from traffic import BAD, Traffic, asked
-from twins import HERE, attach, carry, compiled, detach, load, packed, run
+from twins import HERE, attach, carry, detach, load, packed, run
 
+from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.usefixtures("hooks"), pytest.mark.limit(180)]
-
-FILTERS = ("drop_source", "rate_limit", "syn_flood", "sni_block")
 
 PER_SOURCE, PER_SERVICE = 20, 10
 """As in filters.bpf.c."""
@@ -37,13 +37,7 @@ RULES = {
     "sni_block": [f"-p tcp --dport 443 -m string --algo bm --hex-string '{_SNI}' -j DROP"],
 }
 
-SOURCES = "".join(f"sources[string.char({source.replace('.', ', ')})] = true\n" for source in BAD)
-
-#: As the twins of filters.bpf.c, and asked by call_lua.bpf.c.
-STANDALONE = """
-xdp.attach(function(ctx) return judges.{filter}(ctx:packet()) end,
-    {{dev = "r0", mode = "{mode}", fallback = "closed"}})
-"""
+#: As the twins of filters.bpf.c, asked by call_lua.bpf.c.
 CALLED = """
 xdp.attach(function(packet, argument)
     argument:setuint32(4, argument:getuint32(0) + 1)
@@ -57,7 +51,6 @@ class Filtered:
 
     def __init__(self, machine: Machine, directory: Path, name: str) -> None:
         self.machine, self.directory, self.name = machine, directory, name
-        self.lua = (HERE / "filters.lua").read_text() + SOURCES
 
     def by_iptables(self) -> list[bytes]:
         rules = [f"iptables-legacy -t raw -A PREROUTING -i r0 {r}" for r in RULES[self.name]]
@@ -68,9 +61,7 @@ class Filtered:
 
     def by_ebpf(self, mode: str) -> list[bytes]:
         where = self.loaded("filters", mode)
-        for source in BAD:
-            key = source.replace(".", " ")
-            self.machine.succeed(f"bpftool map update pinned {where}/sources key {key} value 1")
+        tell_sources(self.machine, where)
         attach(self.machine, where, self.name, mode=mode)
         passed = carry(self.machine)
         detach(self.machine, mode=mode)
@@ -78,7 +69,7 @@ class Filtered:
 
     def by_both(self, mode: str) -> list[bytes]:
         self.machine.module("lunatik_xdp")
-        run(self.machine, self.lua + CALLED.format(filter=self.name), name="verdict")
+        run(self.machine, LUA + CALLED.format(filter=self.name), name="verdict")
         attach(self.machine, self.loaded("call_lua", mode), "call_lua", mode=mode)
         passed = carry(self.machine)
         detach(self.machine, mode=mode)
@@ -86,7 +77,7 @@ class Filtered:
         return passed
 
     def by_lua(self, mode: str) -> list[bytes]:
-        run(self.machine, self.lua + STANDALONE.format(filter=self.name, mode=mode))
+        run(self.machine, LUA + STANDALONE.format(filter=self.name, mode=mode))
         passed = carry(self.machine)
         self.machine.succeed("lunatik stop filter")
         return passed

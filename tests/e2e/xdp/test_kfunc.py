@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import process
+from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
 
-# linux/bpf.h wants asm/types.h, which Debian keeps by architecture.
-INCLUDE = ["-I/usr/include/x86_64-linux-gnu"]
 PROGRAM = Path(__file__).with_name("call_lua.bpf.c")
 
 VERDICT = """
@@ -29,11 +27,7 @@ end)
 @pytest.fixture
 def asking(node: Machine, tmp_path: Path) -> Machine:
     """A machine whose r0 runs the program."""
-    made = tmp_path / "call_lua.bpf.o"
-    process.run(
-        ["clang", "-O2", "-g", "-target", "bpf", *INCLUDE, "-c", str(PROGRAM), "-o", str(made)]
-    )
-    node.copy_to(made, "/tmp/call_lua.bpf.o")
+    node.copy_to(compiled(PROGRAM, tmp_path), "/tmp/call_lua.bpf.o")
     node.module("lunatik_xdp")
     node.succeed(
         "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",

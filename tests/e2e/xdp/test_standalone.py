@@ -86,3 +86,56 @@ def test_helper_refuses_what_its_twin_refuses(node: Machine) -> None:
         """,
     )
     node.succeed("lunatik run filter softirq", "reach")
+
+
+# The runtime of one CPU alone; those of the others might be loaded next.
+FIRST_CPU = """
+local lunatik = require("lunatik")
+first = lunatik.runtime("filter", "softirq", {cpu = 0})
+"""
+
+
+@modes
+@pytest.mark.machine(cpus=2)
+@pytest.mark.parametrize(("fallback", "arrives"), [("open", True), ("closed", False)])
+def test_cpu_without_its_runtime_falls_back(
+    node: Machine, mode: str, fallback: str, arrives: bool
+) -> None:
+    script(
+        node,
+        'require("xdp").attach(function() return 2 end,'
+        f' {{dev = "r0", mode = "{mode}", fallback = "{fallback}"}})',
+    )
+    script(node, FIRST_CPU, "first")
+    node.succeed("lunatik run first", "taskset -c 0 reach")
+    (node.succeed if arrives else node.fail)("taskset -c 1 reach")
+
+
+@pytest.mark.machine(cpus=2)
+def test_per_cpu_script_with_a_name_that_is_cut(node: Machine) -> None:
+    name = "filter-" + "x" * 33
+    script(node, DROP_ICMP.format(mode="native"), name)
+    node.succeed(f"lunatik run {name} softirq percpu")
+    node.fail("reach")
+    # Another one of which people are shown the same.
+    script(node, DROP_ICMP.format(mode="native"), name + "y")
+    refused = node.execute(f"lunatik run {name}y softirq percpu")
+    assert "EBUSY" in refused.stderr
+    node.succeed(f"lunatik stop {name}", "reach")
+
+
+def test_routes_are_charged(router: Machine) -> None:
+    # The loop itself would be within the budget.
+    script(
+        router,
+        """
+        local xdp = require("xdp")
+        xdp.attach(function(ctx)
+            local asked = {src = 0xc0000201, dst = 0xc6336402}
+            for _ = 1, 2000 do ctx:fib_lookup(asked) end
+            return 2
+        end, {dev = "r0"})
+        """,
+    )
+    router.succeed("lunatik run filter softirq", "reach")
+    router.wait_until_succeeds("lunatik list | grep 'broken: instruction budget exceeded'")

@@ -15,7 +15,6 @@ from twins import (
     ROUTER,
     attach,
     carry,
-    compiled,
     detach,
     dump,
     load,
@@ -24,6 +23,7 @@ from twins import (
     send,
 )
 
+from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
 
 TYPE = b"\x88\xb5"

@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lab import process
 from lab.vm.machine import Machine
 
 HERE = Path(__file__).parent
-
-# linux/bpf.h wants asm/types.h, which Debian keeps by architecture.
-INCLUDE = ["-I/usr/include/x86_64-linux-gnu"]
 
 BPFFS = "/sys/fs/bpf"
 
@@ -24,14 +20,6 @@ ROUTER = b"\x02\x00\x00\x00\x00\x02"
 
 #: What `ip link` and bpftool call a mode of ours.
 XDP = {"native": "xdpdrv", "generic": "xdpgeneric"}
-
-
-def compiled(source: Path, directory: Path, *options: str) -> Path:
-    """The object of a BPF program."""
-    made = directory / source.with_suffix(".o").name
-    flags = ["-O2", "-g", "-Wall", "-target", "bpf", *INCLUDE, *options]
-    process.run(["clang", *flags, "-c", str(source), "-o", str(made)])
-    return made
 
 
 def load(machine: Machine, program: Path, name: str) -> str:

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The filters that are there twice: as scripts in filters.lua, as eBPF in filters.bpf.c."""
+
+from __future__ import annotations
+
+from traffic import BAD
+from twins import HERE
+
+from lab.vm.machine import Machine
+
+FILTERS = ("drop_source", "rate_limit", "syn_flood", "sni_block")
+
+#: The script's part that knows the bad sources, and calls none of the filters yet.
+LUA = (HERE / "filters.lua").read_text() + "".join(
+    f"sources[string.char({source.replace('.', ', ')})] = true\n" for source in BAD
+)
+
+#: Appended to it: one of them on a device.
+STANDALONE = """
+xdp.attach(function(ctx) return judges.{filter}(ctx:packet()) end,
+    {{dev = "r0", mode = "{mode}", fallback = "closed"}})
+"""
+
+
+def tell_sources(machine: Machine, where: str) -> None:
+    """Put the bad sources into the map of a loaded filters.bpf.c."""
+    for source in BAD:
+        key = source.replace(".", " ")
+        machine.succeed(f"bpftool map update pinned {where}/sources key {key} value 1")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scripts come and go, break and are killed while packets come in as fast as they can."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from twins import HERE, run
+
+from lab.vm.machine import Machine
+
+FILTER = """
+local xdp = require("xdp")
+local action = require("linux.xdp")
+local seen = {{}}
+xdp.attach(function(ctx)
+    local packet = ctx:packet()
+    if #packet < 54 or packet:getuint8(23) ~= 6 then return action.PASS end
+    local source = packet:getstring(26, 4)
+    seen[source] = (seen[source] or 0) + 1
+    return seen[source] > 10 and action.DROP or action.PASS
+end, {{dev = "r0", mode = "{mode}", fallback = "{fallback}"}})
+"""
+
+AGAIN = """
+local lunatik = require("lunatik")
+local linux = require("linux")
+for round = 1, {rounds} do
+    local one = lunatik.runtime("filter", "softirq")
+    if round % 4 == 0 then linux.schedule(1) end
+    one:stop()
+end
+"""
+
+FLOOD = (
+    "ip netns exec client sh -c 'nice -n 19 python3 /tmp/flood.py {device} 600 > /tmp/sent 2>&1 &'"
+)
+
+RECEIVED = "/sys/class/net/r0/statistics/rx_packets"
+FORWARDED = "/sys/class/net/r1/statistics/tx_packets"
+
+pytestmark = [
+    pytest.mark.usefixtures("hooks"),
+    # Under TCG with several CPUs the jump to a program is at times patched too late.
+    pytest.mark.machine(cpus=1),
+    pytest.mark.limit(240),
+]
+
+modes = pytest.mark.parametrize("mode", ["native", "generic"])
+
+
+@pytest.fixture
+def flooded(router: Machine) -> Machine:
+    """The router under a flood that does not end."""
+    router.copy_to(HERE / "flood.py", "/tmp/flood.py")
+    router.succeed(FLOOD.format(device="c0"))
+    # It makes its frames first, which takes long under sanitizers.
+    router.wait_until_succeeds(f"test $(cat {RECEIVED}) -gt 100")
+    return router
+
+
+def received(machine: Machine) -> int:
+    return int(machine.succeed(f"cat {RECEIVED}"))
+
+
+def forwarded(machine: Machine) -> int:
+    return int(machine.succeed(f"cat {FORWARDED}"))
+
+
+@modes
+@pytest.mark.amount(1_000, few=100)
+def test_attached_and_detached_again_and_again(flooded: Machine, mode: str, amount: int) -> None:
+    flooded.copy_to(
+        FILTER.format(mode=mode, fallback="open").encode(), "/lib/modules/lua/filter.lua"
+    )
+    before = received(flooded)
+    flooded.copy_to(AGAIN.format(rounds=amount).encode(), "/lib/modules/lua/again.lua")
+    flooded.succeed("lunatik run again", "lunatik stop again", timeout=200)
+    assert received(flooded) > before + amount, "it was no flood"
+    assert "xdp" not in flooded.succeed("ip link show r0")
+
+
+@modes
+def test_replaced_and_killed_under_a_flood(flooded: Machine, mode: str) -> None:
+    for number, fallback in enumerate(("open", "closed"), start=1):
+        script = FILTER.format(mode=mode, fallback=fallback)
+        run(flooded, script)
+        flooded.succeed("sleep 0.3", "lunatik stop filter")
+        # Its successor never comes back from the first SYN.
+        run(flooded, script.replace("return seen[source] > 10 and", "while true do end local _ ="))
+        flooded.wait_until_succeeds("lunatik list | grep -i budget")
+        # Dead, it passes what comes or drops it, and has said so once.
+        before = forwarded(flooded)
+        if fallback == "open":
+            flooded.wait_until_succeeds(f"test $(cat {FORWARDED}) -gt {before + 100}")
+        else:
+            arrived = received(flooded)
+            flooded.wait_until_succeeds(f"test $(cat {RECEIVED}) -gt {arrived + 100}")
+            # Neighbours and routers look for each other now and then.
+            assert forwarded(flooded) < before + 10
+        assert len(re.findall(r"filter.*budget", flooded.succeed("dmesg"))) == number
+        flooded.succeed("lunatik stop filter")
+
+
+@modes
+def test_device_and_namespace_go_under_a_flood(flooded: Machine, mode: str) -> None:
+    run(flooded, FILTER.format(mode=mode, fallback="open"))
+    flooded.succeed("sleep 0.3", "ip link del r0", "lunatik stop filter")
+    # Once more, with the device in a namespace that goes.
+    flooded.succeed(
+        "ip netns add router",
+        "ip link add r0 netns router type veth peer name c1 netns client",
+        "ip -n router link set r0 up; ip -n client link set c1 up",
+        FLOOD.format(device="c1"),
+    )
+    flooded.copy_to(
+        FILTER.format(mode=mode, fallback="open").encode(), "/lib/modules/lua/filter.lua"
+    )
+    flooded.succeed("ip netns exec router lunatik run filter softirq", "sleep 0.3")
+    flooded.succeed("ip netns del router")
+    flooded.wait_until_succeeds("! ip netns exec client ip link show c1")
+    flooded.succeed("lunatik stop filter")
+
+
+FAILING = {
+    "error": 'error("rotten")',
+    "rubbish": "return 'no action'",
+    "memory": "return #('x'):rep(1 << 20)",
+}
+
+LOGGED = {
+    "error": "rotten",
+    "rubbish": "returned no action",
+    "memory": "not enough memory",
+}
+
+
+@pytest.mark.parametrize("failure", FAILING)
+def test_failures_are_counted_and_packets_fall_back(router: Machine, failure: str) -> None:
+    # So little that asking for more of it costs less than the budget.
+    router.succeed("echo 1048576 > /sys/module/lunatik/parameters/memory")
+    run(
+        router,
+        f"""
+        local xdp = require("xdp")
+        local action = require("linux.xdp")
+        local before
+        xdp.attach(function(ctx)
+            if #ctx:packet() ~= 98 then
+                before = before or xdp.failures()
+                return xdp.failures() - before == 7 and action.DROP or action.PASS
+            end
+            {FAILING[failure]}
+        end, {{dev = "r0"}})
+        """,
+    )
+    # Some neighbour discovery may have come while the script was being loaded,
+    # and fallen back as well: what counts begins with a packet of another size.
+    ask = "ip netns exec client ping -q -c 1 -s 100 -W 1 192.0.2.2"
+    router.succeed(ask)
+    reach = "ip netns exec client ping -q -c 7 -i 0.1 -W 1 192.0.2.2"
+    router.succeed(reach, timeout=30)
+    # As many as the pings.
+    router.fail(ask)
+    assert LOGGED[failure] in router.succeed("dmesg")
