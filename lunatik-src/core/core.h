@@ -61,6 +61,13 @@ struct lunatik_caps {
 	unsigned int share;	/* per cent of one CPU */
 };
 
+/* See start_clock(). */
+struct lunatik_clock {
+	u64 ticks;		/* time stamp counter */
+	u64 executed;		/* process: CPU time of the task by its scheduler, ns */
+	unsigned long switches;	/* process: how often the task lost the CPU */
+};
+
 struct lunatik_runtime {
 	struct kref kref;	/* of this memory: hooks, objects, works, handles */
 	char name[LUNATIK_NAME_MAX];
@@ -80,7 +87,7 @@ struct lunatik_runtime {
 
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
-	u64 entered;		/* cpu_clock_of() at entry */
+	struct lunatik_clock clock;	/* of this entry */
 	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */
 	unsigned long credited;	/* jiffies when credit was last topped up */

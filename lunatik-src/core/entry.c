@@ -108,6 +108,39 @@ void lunatik_disown(struct lunatik_runtime *runtime)
 	raw_spin_unlock_irq(&runtime->state_lock);
 }
 
+static unsigned long switches_of(const struct task_struct *task)
+{
+	return READ_ONCE(task->nvcsw) + READ_ONCE(task->nivcsw);
+}
+
+/*
+ * Where CPU time is counted from. Who was not switched away from used all the
+ * time that passed, on one CPU: its time stamp counter tells, and local_clock()
+ * costs ten times more. Only who was, in process context, is asked for what the
+ * scheduler knows, which it brings up to date at switches and ticks: an entry
+ * that is shorter than a tick is free by that, or pays for all since the last.
+ */
+static __always_inline void start_clock(struct lunatik_runtime *runtime)
+{
+	if (runtime->context == LUNATIK_PROCESS) {
+		/* First: a switch from here on is one too many. */
+		runtime->clock.switches = switches_of(current);
+		runtime->clock.executed = READ_ONCE(current->se.sum_exec_runtime);
+	}
+	runtime->clock.ticks = rdtsc();
+}
+
+/* CPU time since start_clock(), in ns. */
+static __always_inline u64 read_clock(struct lunatik_runtime *runtime)
+{
+	u64 ticks = rdtsc() - runtime->clock.ticks;
+
+	if (runtime->context == LUNATIK_PROCESS &&
+	    runtime->clock.switches != switches_of(current))
+		return READ_ONCE(current->se.sum_exec_runtime) - runtime->clock.executed;
+	return mul_u64_u32_shr(ticks, lunatik_tick_mult, LUNATIK_TICK_SHIFT);
+}
+
 static __always_inline int enter_process(struct lunatik_runtime *runtime,
 					 enum lunatik_pace pace)
 {
@@ -130,7 +163,7 @@ int lunatik_enter_process(struct lunatik_runtime *runtime)
 	int ret = enter_process(runtime, LUNATIK_USUAL);
 
 	if (!ret)
-		runtime->entered = READ_ONCE(current->se.sum_exec_runtime);
+		start_clock(runtime);
 	return ret;
 }
 
@@ -226,26 +259,6 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 		spin_unlock_irqrestore(&runtime->spin, flags);
 }
 
-/*
- * Where CPU time is counted from: of this task in process context, where it
- * may sleep inside, in ns. An interrupt runtime stays on its CPU between entry
- * and end, so that what its time stamp counter lacks for a clock, agreement
- * with that of other CPUs, is not wanted; local_clock() costs ten times more.
- */
-static u64 cpu_clock_of(struct lunatik_runtime *runtime)
-{
-	if (runtime->context == LUNATIK_PROCESS)
-		return READ_ONCE(current->se.sum_exec_runtime);	/* ticks add to it */
-	return rdtsc();
-}
-
-static u64 cpu_clock_ns(struct lunatik_runtime *runtime, u64 ticks)
-{
-	if (runtime->context == LUNATIK_PROCESS)
-		return ticks;
-	return mul_u64_u32_shr(ticks, lunatik_tick_mult, LUNATIK_TICK_SHIFT);
-}
-
 static void earn(struct lunatik_runtime *runtime)
 {
 	unsigned long now = jiffies;
@@ -261,10 +274,8 @@ static void earn(struct lunatik_runtime *runtime)
 
 static __always_inline void spend(struct lunatik_runtime *runtime)
 {
-	u64 now = cpu_clock_of(runtime);
-	u64 spent = cpu_clock_ns(runtime, now - runtime->entered);
+	u64 spent = read_clock(runtime);
 
-	runtime->entered = now;
 	runtime->time += spent;
 	runtime->credit -= spent;
 }
@@ -299,6 +310,7 @@ static void settle(struct lunatik_runtime *runtime)
 	if (runtime->context != LUNATIK_PROCESS || !shared(runtime))
 		return;
 	spend(runtime);
+	start_clock(runtime);
 	earn(runtime);
 	if (runtime->pace != LUNATIK_HURRIED)
 		pay(runtime);
@@ -356,7 +368,7 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 	}
 	runtime->pace = pace;
 	runtime->entries++;
-	runtime->entered = cpu_clock_of(runtime);
+	start_clock(runtime);
 	return 0;
 
 leave:
