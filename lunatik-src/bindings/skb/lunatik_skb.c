@@ -4,9 +4,10 @@
  *
  * A hook's packet belongs to the network stack: it is lent for one callback,
  * under the runtime's lock, and may be paged, cloned or a GSO super packet.
- * So nothing here keeps a pointer into it: bytes are copied out from wherever
- * they are, and each write first makes the part that it touches linear and
- * private. A copy (skb:copy()) belongs to the script, until it is collected.
+ * So bytes are copied out from wherever they are, and each write first makes
+ * the part that it touches linear and private. The one pointer into it that is
+ * kept, for reading (window_show()), goes before anything may move the buffer.
+ * A copy (skb:copy()) belongs to the script, until it is collected.
  *
  * What a script sends while it has a packet (forward(), reply(), reset(),
  * unreachable()) is kept with the packet's lending and goes out when nobody is
@@ -169,6 +170,25 @@ static void sum_forget(struct sk_buff *skb)
 		skb->ip_summed = CHECKSUM_NONE;
 }
 
+/* The linear part can be read in place, until packet_hide(). */
+static void window_show(struct window *window)
+{
+	const struct sk_buff *skb = *window->skb;
+	int base = base_offset(skb, window->base);
+
+	window->view.near = skb->data + base;
+	window->view.near_size = max((int)skb_headlen(skb) - base, 0);
+}
+
+/* The packet's buffer may move. A view that is asked for anew shows it again. */
+static void packet_hide(struct packet *packet)
+{
+	int i;
+
+	for (i = 0; i < WINDOW_BASES; i++)
+		packet->windows[i].view.near_size = 0;
+}
+
 static int window_write(void *lent, size_t offset, const void *from, size_t length)
 {
 	const struct window *window = lent;
@@ -176,8 +196,11 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 	int start;
 	int ret;
 
-	if (window->packet && window->packet->lending->readonly)
-		return -EROFS;
+	if (window->packet) {
+		if (window->packet->lending->readonly)
+			return -EROFS;
+		packet_hide(window->packet);
+	}
 	ret = window_start(window, offset, length, &start);
 	if (ret)
 		return ret;
@@ -236,6 +259,7 @@ static struct sk_buff *packet_writable(lua_State *L)
 
 	if (packet->lending && packet->lending->readonly)
 		luaL_error(L, "read only");
+	packet_hide(packet);
 	return packet->skb;
 }
 
@@ -310,6 +334,7 @@ static int packet_data(lua_State *L)
 		copy_data(L, packet->copy, base);
 		return 1;
 	}
+	window_show(window);
 	lunatik_attach(window->object, &window->view);
 	lunatik_pushref(L, window->ref);
 	return 1;

@@ -17,8 +17,11 @@ from lab.vm.machine import Machine
 MANGLE = """
     local number, start, packet = port(skb)
     if number == 9999 then
+        assert(packet:getuint8(start) == 108)
         packet:setuint8(start, 88)
+        assert(packet:getuint8(start) == 88)
         skb:checksum()
+        assert(packet:getuint8(start) == 88)
     end
     return ACCEPT
 """
@@ -149,6 +152,7 @@ def test_packet_grows_and_shrinks(machine: Machine) -> None:
         if number == 9999 or number == 9998 then
             local length = #packet + (number == 9999 and 2 or -1)
             skb:resize(length)
+            assert(not pcall(packet.getuint8, packet, length))
             packet = skb:data()
             local function set16(offset, value)
                 packet:setuint8(offset, value >> 8)
