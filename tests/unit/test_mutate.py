@@ -95,11 +95,38 @@ def test_flavour_reaches_the_lab(checkout: Path, monkeypatch: pytest.MonkeyPatch
         return process.run(argv, **_)  # type: ignore[arg-type]
 
     monkeypatch.setattr(mutate, "run", run)
-    ended = SimpleNamespace(status="failed", call=0.1)
-    monkeypatch.setattr(mutate, "load_run", lambda _: SimpleNamespace(tests=[ended]))
+    results = [
+        SimpleNamespace(id="tests/e2e/test_add.py::test_add[1]", status=status, call=0.1)
+        for status in ("passed", "failed")
+    ]
+    monkeypatch.setattr(mutate, "load_run", lambda _: SimpleNamespace(tests=[results.pop(0)]))
     assert mutate.main([], checkout) == 0
     test = ["test", "--flavour", "debug", "--no-shared", "tests/e2e/test_add.py::test_add"]
     assert calls == [["kernel", "build", "--flavour", "debug"], test, test]
+
+
+def test_all_pass_in_one_run_before_any_mutation(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    e2e = KILLED.replace("tests/test_add.py", "tests/e2e/test_add.py")
+    mutation(checkout, e2e)
+    (checkout / "tests" / "mutations" / "other.patch").write_text(e2e.replace("_add\n", "_two\n"))
+    calls = []
+
+    def run(argv: list[str], **_: object) -> Finished:
+        if argv[0] == sys.executable:
+            calls.append(argv[3:])
+            return Finished(argv=(), status=1, stdout="", stderr="", seconds=0)
+        return process.run(argv, **_)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mutate, "run", run)
+    # What is not in the report has not passed.
+    good = SimpleNamespace(id="tests/e2e/test_add.py::test_two", status="passed", call=0.1)
+    monkeypatch.setattr(mutate, "load_run", lambda _: SimpleNamespace(tests=[good]))
+    assert mutate.main([], checkout) == 2
+    assert "::test_add does not pass" in capsys.readouterr().err
+    names = [f"tests/e2e/test_add.py::test_{name}" for name in ("two", "add")]
+    assert calls == [["test", *names]]
 
 
 def test_what_fails_before_the_test_began_is_no_kill(
@@ -144,7 +171,7 @@ def test_unknown_name(checkout: Path, capsys: pytest.CaptureFixture[str]) -> Non
     "patch", sorted((ROOT / "tests" / "mutations").glob("*.patch")), ids=lambda file: file.stem
 )
 def test_each_of_the_projects_own_applies(patch: Path) -> None:
-    """Running them takes hours; that one has to be refreshed is seen at once."""
+    """Running them takes long; that one has to be refreshed is seen at once."""
     words = ["patch", "-p1", "--fuzz=0", "--dry-run", "--silent", f"--input={patch}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
