@@ -40,6 +40,10 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     before: Annotated[
         str, typer.Option(metavar="COMMAND", help="Run in the guest before each program.")
     ] = "",
+    compare: Annotated[
+        bool,
+        typer.Option(help="Run each program without --before as well: only differences fail."),
+    ] = False,
     limit: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="For each program, instead of the kernel's own."),
@@ -56,6 +60,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
 
     from lab import manifest
     from lab.commands.test import run_cells, save_cell, workers_of
+    from lab.errors import UserError
     from lab.kernel.kselftest import build_selftests
     from lab.kernel.recipe import make_recipe
     from lab.results.merge import new_run
@@ -66,6 +71,8 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     from lab.testing.words import Words
     from lab.vm import argv
 
+    if compare and not before:
+        raise UserError("--compare compares with and without --before", right="--before COMMAND")
     began = time.time()
     at_once = workers_of(workers)
     argv.program()  # before minutes are spent on a build
@@ -88,6 +95,8 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         llvm=llvm,
     )
     options = [*context.args, "--kselftest-before", before]
+    if compare:
+        options.append("--kselftest-compare")
     if limit is not None:
         options += ["--kselftest-limit", str(limit)]
     way = Way(

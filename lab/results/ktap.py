@@ -102,6 +102,20 @@ def complaints(ktap: Ktap) -> list[str]:
     return [*ktap.wrong, *bad]
 
 
+def differences(one: Ktap, other: Ktap) -> list[str]:
+    """What two runs of the same tests do not agree about, a line each."""
+    mine, theirs = (
+        {name: test.status for name, test in leaves(ktap.tests)} for ktap in (one, other)
+    )
+    lines = [
+        f"{name}: {mine.get(name, 'absent')}, {theirs.get(name, 'absent')}"
+        for name in {**mine, **theirs}
+        if mine.get(name) != theirs.get(name)
+    ]
+    alone = set(one.wrong) ^ set(other.wrong)
+    return lines + [f"only one of them: {what}" for what in sorted(alone)]
+
+
 def reasons(ktap: Ktap) -> list[str]:
     """Why a stream was skipped, in the words of its tests, each once."""
     said = [line for test in ktap.tests for line in test.lines if "SKIP" in line]

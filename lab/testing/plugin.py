@@ -110,6 +110,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab-shell", action="store_true", help="a shell before machines are ended")
     group.addoption("--kselftest", metavar="KEY", help="selftests of the store to run")
     group.addoption("--kselftest-before", metavar="COMMAND", default="", help="in each guest")
+    group.addoption("--kselftest-compare", action="store_true", help="with it and without")
     group.addoption("--kunit", metavar="GLOB", help="KUnit modules of the kernel to run")
     group.addoption("--kselftest-limit", metavar="SECONDS", help="for each program")
     group.addoption("--lab-gdb", action="store_true", help="machines start stopped, for gdb")

@@ -22,6 +22,7 @@ _WITH_VALUE = re.compile(
 
 #: The lab's own, which decide what tests tests/kselftest and tests/kunit have.
 _OF_SUITES = ("--kselftest", "--kselftest-before", "--kselftest-limit", "--kunit")
+_OF_SUITES_ALONE = ("--kselftest-compare",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,8 @@ def making_tests(options: Sequence[str]) -> tuple[str, ...]:
     for word in words:
         if word in _OF_SUITES:
             kept += [word, next(words, "")]
+        elif word in _OF_SUITES_ALONE:
+            kept.append(word)
         elif _WITH_VALUE.fullmatch(word):
             next(words, "")
     return tuple(kept)

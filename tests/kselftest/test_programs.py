@@ -3,11 +3,12 @@
 
 import io
 import tarfile
+from collections.abc import Callable
 
 import pytest
 
 from lab.kernel.kselftest import Selftests, load_selftests
-from lab.results.ktap import complaints, parse, reasons
+from lab.results.ktap import Ktap, complaints, differences, parse, reasons
 from lab.store import Store
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -36,32 +37,55 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for program in found.programs if found else ():
         assert found
         limit = float(given) if given else found.limit(program) or LONG
-        mark = pytest.mark.limit(limit + SLACK)
+        runs = 2 if metafunc.config.getoption("--kselftest-compare") else 1
+        mark = pytest.mark.limit(runs * (limit + SLACK))
         parameters.append(pytest.param(program, limit, id=program, marks=mark))
     metafunc.parametrize(("program", "limit"), parameters)
 
 
-@pytest.mark.machine(memory=768, cpus=2)
+SHAPE = {"memory": 768, "cpus": 2}
+
+
 def test_program(
-    machine: Machine, kernel: KernelInfo, request: pytest.FixtureRequest, program: str, limit: float
+    start: Callable[..., Machine],
+    kernel: KernelInfo,
+    request: pytest.FixtureRequest,
+    program: str,
+    limit: float,
 ) -> None:
     found = selftests(request.config)
     assert found
-    machine.copy_to(packed(found), "/tmp/kselftest.tar")
-    machine.succeed("mkdir /opt/kselftest && tar -xf /tmp/kselftest.tar -C /opt/kselftest")
     before = request.config.getoption("--kselftest-before")
-    if before:
-        machine.succeed(before)
-    seconds = round(limit * kernel.patience)
-    done = machine.execute(
-        f"cd /opt/kselftest && ./run_kselftest.sh -o {seconds} -t {program} 2>&1",
-        timeout=limit + SLACK / 2,
-    )
-    print(done.stdout)
-    ktap = parse(done.stdout)
+    seconds = limit * kernel.patience
+
+    def results(name: str, before: str) -> Ktap:
+        machine = start(name, **SHAPE)
+        unpack(found, machine)
+        if before:
+            machine.succeed(before)
+        text = output(machine, program, limit, seconds)
+        machine.stop()
+        print(text)
+        return parse(text)
+
+    ktap = results("machine", before)
+    if request.config.getoption("--kselftest-compare"):
+        others = differences(results("without", ""), ktap)
+        assert not others, "without, with:\n" + "\n".join(others)
+    elif ktap.status != "skipped":
+        assert ktap.status == "passed", "\n".join(complaints(ktap))
     if ktap.status == "skipped":
         pytest.skip("; ".join(reasons(ktap)))
-    assert ktap.status == "passed", "\n".join(complaints(ktap))
+
+
+def unpack(found: Selftests, machine: Machine) -> None:
+    machine.copy_to(packed(found), "/tmp/kselftest.tar")
+    machine.succeed("mkdir /opt/kselftest && tar -xf /tmp/kselftest.tar -C /opt/kselftest")
+
+
+def output(machine: Machine, program: str, limit: float, seconds: float) -> str:
+    command = f"cd /opt/kselftest && ./run_kselftest.sh -o {seconds:.0f} -t {program} 2>&1"
+    return machine.execute(command, timeout=limit + SLACK / 2).stdout
 
 
 def packed(found: Selftests) -> bytes:

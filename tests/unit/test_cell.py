@@ -167,8 +167,8 @@ def test_the_value_of_an_option_is_no_test(tmp_path: Path, option: str) -> None:
 
 
 def test_a_bundle_keeps_the_options_that_make_its_test() -> None:
-    options = ("-k", "--kunit", "-x", "--kselftest-before", "", "--kselftest", "key")
-    assert making_tests(options) == ("--kselftest-before", "", "--kselftest", "key")
+    made = ("--kselftest-before", "", "--kselftest-compare", "--kselftest", "key")
+    assert making_tests(("-k", "--kunit", "-x", *made)) == made
     assert making_tests(("-q", "--kunit", "list*", "--durations", "3")) == ("--kunit", "list*")
     assert making_tests(("-v",)) == ()
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lab.results.ktap import leaves, parse
+from lab.results.ktap import differences, leaves, parse
 
 RUNNER = """\
 TAP version 13
@@ -105,3 +105,20 @@ def test_a_broken_stream_has_not_passed(text: str, wrong: str) -> None:
     ktap = parse(text)
     assert any(wrong in said for said in ktap.wrong)
     assert ktap.status == "failed"
+
+
+def test_two_runs_differ_in_what_one_of_them_says() -> None:
+    assert differences(parse(NESTED), parse(NESTED)) == []
+    other = (
+        NESTED.replace("# not ok 2", "# ok 2").replace("# ok 3", "# # gone").replace("..3", "..2")
+    )
+    path = "selftests: net/netfilter: conntrack_dump_flush: conntrack_dump_flush"
+    assert differences(parse(NESTED), parse(other)) == [
+        f"{path}.test_flush_by_zone: failed, passed",
+        f"{path}.test_default: skipped, absent",
+    ]
+    torn = NESTED.replace("ok 2 selftests", "# selftests")
+    assert differences(parse(NESTED), parse(torn)) == [
+        "selftests: net/netfilter: ipvs.sh: skipped, absent",
+        "only one of them: 2 results planned, 1 came",
+    ]
