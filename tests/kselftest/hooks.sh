@@ -2,7 +2,7 @@
 # A script that looks at every packet, in every position of every namespace that
 # a program makes, and lets it pass:
 #
-#	lab kselftest net/netfilter --before "$(cat tests/kselftest/hooks.sh)"
+#	lab kselftest net/netfilter --compare --before "$(cat tests/kselftest/hooks.sh)"
 set -e
 
 cat >/lib/modules/lua/look.lua <<'END'
