@@ -90,15 +90,12 @@ local xdp = require("xdp")
 local action = require("linux.xdp")
 local DROP <const>, PASS <const> = action.DROP, action.PASS
 {table}
-local function judge(packet)
+local function judge({parameters})
     return packet:getuint16(12) == 8 and blocked[packet:getuint32(26)] and DROP or PASS
 end
 """
 
-STANDALONE = (
-    XDP_LUA + "xdp.attach(function(ctx, packet) return judge(packet) end, "
-    '{{dev = "r0", mode = "{mode}"}})'
-)
+STANDALONE = XDP_LUA + 'xdp.attach(judge, {{dev = "r0", mode = "{mode}"}})'
 CALLED = XDP_LUA + "xdp.attach(judge)"
 
 HOOK = """
@@ -231,7 +228,10 @@ class Bench:
     @contextmanager
     def ebpf_and_lua(self, number: int) -> Iterator[None]:
         self.machine.module("lunatik_xdp")
-        with self.script(CALLED.format(table=in_lua(number))), self.program("ask", "ask_lua"):
+        with (
+            self.script(CALLED.format(table=in_lua(number), parameters="packet")),
+            self.program("ask", "ask_lua"),
+        ):
             yield
 
 
@@ -239,7 +239,9 @@ def ways(bench: Bench, *, hooks: bool) -> dict[str, Way]:
     """What the table compares; each is a context in which N sources are dropped."""
 
     def standalone(mode: str) -> Way:
-        return lambda n: bench.script(STANDALONE.format(table=in_lua(n), mode=mode))
+        return lambda n: bench.script(
+            STANDALONE.format(table=in_lua(n), parameters="ctx, packet", mode=mode)
+        )
 
     found: dict[str, Way] = {
         "eBPF, XDP native": bench.ebpf,
