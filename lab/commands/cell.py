@@ -26,7 +26,8 @@ def run(
     """Run one cell alone; its results land beside its file."""
     from lab.testing.running import line, run_cell
 
-    result = run_cell(file)
+    # Standard output is the JSON's alone.
+    result = run_cell(file, output=sys.stderr if as_json else None)
     if as_json:
         print(result.model_dump_json(indent=1))
     else:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -49,8 +50,11 @@ _TROUBLE = {
 }
 
 
-def run_cell(path: Path) -> CellResult:
+def run_cell(path: Path, *, output: IO[str] | None = None) -> CellResult:
     """Run the cell in a file; its results land beside the file.
+
+    Args:
+        output: where pytest's words go; to our own standard output if left out.
 
     Errors:
         UserError: the file is no cell, or its artifacts are not in the store.
@@ -63,7 +67,7 @@ def run_cell(path: Path) -> CellResult:
     # Verdicts of an earlier run of the same file must not pass for this one's.
     for name in ("tests.jsonl", "results.json"):
         path.with_name(name).unlink(missing_ok=True)
-    status = _pytest(cell, path.resolve())
+    status = _pytest(cell, path.resolve(), output)
     tests = make_bundles(_read_tests(path.parent / "tests.jsonl"), rig=rig, cell_file=path)
     code, message = _judge(status, tests, shared=cell.shared)
     result = CellResult(
@@ -98,7 +102,7 @@ def line(result: CellResult) -> str:
     return summary(result.tests, seconds=result.seconds)
 
 
-def _pytest(cell: Cell, path: Path) -> int:
+def _pytest(cell: Cell, path: Path, output: IO[str] | None) -> int:
     root = checkout()
     # The kernel ends it with us, even while it still imports; end_if_orphaned()
     # is for us having died before setpriv got there.
@@ -119,6 +123,7 @@ def _pytest(cell: Cell, path: Path) -> int:
     process = subprocess.Popen(
         [*words, *cell.options, *cell.tests],
         cwd=root,
+        stdout=output,
         start_new_session=True,
         env={**os.environ, PARENT: str(os.getpid())},
     )

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
+from lab import cli
 from lab.results.record import KernelFacts, TestResult
 from lab.testing import running
 from lab.testing.cell import Cell
@@ -56,3 +61,22 @@ def test_an_interrupted_run_leaves_no_earlier_results(
     with pytest.raises(KeyboardInterrupt):
         running.run_cell(cell)
     assert not cell.with_name("results.json").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_for_scripts_standard_output_is_nothing_but_json(
+    cell: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    class Pytest(subprocess.Popen[bytes]):
+        def __init__(self, _: object, *, stdout: IO[str] | None = None, **__: object) -> None:
+            super().__init__([sys.executable, "-c", "print('pytest speaks')"], stdout=stdout)
+
+    monkeypatch.setattr(running.subprocess, "Popen", Pytest)
+    cli.run(["cell", "run", str(cell), *["--json"] * as_json])
+    said = capfd.readouterr()
+    assert "pytest speaks" in (said.err if as_json else said.out)
+    if as_json:
+        assert json.loads(said.out)["name"] == "c"
