@@ -122,9 +122,13 @@ class _Ending:
         raise KeyboardInterrupt
 
     def status(self, end: SystemExit) -> int:
-        """typer makes 1 or 130 of an interrupt, whichever signal it was."""
+        """typer makes 1 or 130 of an interrupt, whichever signal it was, and 1 of a
+        reader that has gone, which is what a failed test is to scripts.
+        """
         if self.signal:
             return 128 + self.signal
+        if isinstance(end.__context__, BrokenPipeError):
+            return 128 + signal.SIGPIPE
         return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 

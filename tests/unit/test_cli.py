@@ -172,6 +172,16 @@ def test_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
     assert "fault" not in (tmp_path / "err").read_text()
 
 
+def test_reader_that_goes_away_is_no_failed_test() -> None:
+    source = "from lab import cli; cli.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", source, "doctor", "--json"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.wait(30) == 128 + signal.SIGPIPE
+
+
 def test_manifest_option_reaches_the_manifest(
     tmp_path: Path, do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
