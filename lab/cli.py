@@ -32,7 +32,7 @@ from lab.commands import (
     replay,
     test,
 )
-from lab.errors import LabError
+from lab.errors import LabError, of_system
 
 COMMANDS = (
     test,
@@ -97,8 +97,14 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
-        what = f"lab: a fault of the lab itself: {type(error).__name__}: {error}"
-        return _report(f"{what} (LAB_DEBUG=1 shows where)", LabError.exit_status)
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    if isinstance(error, OSError) and (known := of_system(error)):
+        return _report(f"lab: {known}", known.exit_status)
+    what = f"lab: a fault of the lab itself: {type(error).__name__}: {error}"
+    return _report(f"{what} (LAB_DEBUG=1 shows where)", LabError.exit_status)
 
 
 def _report(message: str, code: int) -> int:

@@ -8,6 +8,8 @@ exit status of the command (see docs/architecture.md, "Exit status").
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 
@@ -64,3 +66,43 @@ class KernelError(LabError):
 
 class InfraError(LabError):
     """The lab could not do its part: QEMU died, a socket broke (exit 4)."""
+
+
+_HOST_LACKS = {
+    errno.EACCES: "the right to it, or a place that is yours",
+    errno.EPERM: "the right to it, or a place that is yours",
+    errno.EROFS: "a place that can be written to",
+    errno.ENOSPC: "free some space, or look at `lab gc`",
+    errno.EDQUOT: "free some space, or look at `lab gc`",
+    errno.ENOMEM: None,
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: None,
+}
+"""What the system refuses, and what would help."""
+
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def of_system(error: OSError) -> LabError | None:
+    """What the system refused, for people; None where it is the lab's own fault.
+
+    Rooms that know what they were about say so themselves; this is for the rest.
+    """
+    name = error.filename
+    file = os.fsdecode(name) if isinstance(name, str | bytes) else None
+    what = error.strerror or str(error)
+    if error.errno in _HOST_LACKS:
+        return HostError(what, file=file, right=_HOST_LACKS[error.errno])
+    if error.errno in _NO_PATH:
+        return UserError(what, file=file, right="give a path that there can be")
+    if error.errno == errno.ENOENT and file is None and _is_nowhere():
+        return UserError("the directory that this was called in is gone", right="cd to another")
+    return None
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

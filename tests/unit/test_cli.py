@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -66,6 +67,39 @@ def test_own_fault_is_4_and_tells_how_to_see_more(
     monkeypatch.setenv("LAB_DEBUG", "1")
     assert do(function) == 4
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (errno.EROFS, 3, "/there/file: Read-only file system; "),
+        (errno.EACCES, 3, "/there/file: Permission denied; "),
+        (errno.ENOSPC, 3, "`lab gc`"),
+        (errno.ENAMETOOLONG, 2, "/there/file: File name too long; "),
+        (errno.EISDIR, 4, "a fault of the lab itself"),
+    ],
+)
+def test_what_the_system_refuses_is_told_apart(
+    do: Do, capsys: pytest.CaptureFixture[str], number: int, status: int, words: str
+) -> None:
+    def function() -> None:
+        raise OSError(number, os.strerror(number), "/there/file")
+
+    assert do(function) == status
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
+def test_a_directory_that_is_gone(
+    do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert do(lambda: print(Path.cwd())) == 2
+    assert "is gone" in capsys.readouterr().err
 
 
 def test_good_command(do: Do) -> None:
