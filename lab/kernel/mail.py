@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.errors import UserError
 from lab.kernel.diff import DIFF_START
-from lab.kernel.series import Patch, PatchSeries, decode, make_patch
+from lab.kernel.series import Patch, PatchSeries, content, decode, make_patch
 
 # What git mailsplit looks for; "From " at the start of a sentence has no clock in it.
 MBOX_FROM = re.compile(rb"^From \S+ .*\d\d:\d\d:\d\d.*\d{4}")
@@ -42,8 +42,7 @@ class _Mail:
 
 def is_mail(path: Path) -> bool:
     """Whether a file is an mbox or a saved mail rather than a bare patch."""
-    with path.open("rb") as stream:
-        first = stream.readline()
+    first = content(path).partition(b"\n")[0]
     return bool(MBOX_FROM.match(first) or HEADER.match(first))
 
 
@@ -56,12 +55,12 @@ def load_mbox(path: Path) -> PatchSeries:
 def load_maildir(path: Path) -> PatchSeries:
     """Every patch of a maildir, in their own numbering or else in that of the file names."""
     files = sorted((*path.glob("cur/*"), *path.glob("new/*")), key=lambda file: file.name)
-    mails = [_Mail(file=file, line=1, raw=file.read_bytes()) for file in files]
+    mails = [_Mail(file=file, line=1, raw=content(file)) for file in files]
     return PatchSeries(name=path.name, patches=_patches(mails, where=path))
 
 
 def _split(path: Path) -> Iterator[_Mail]:
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = content(path).splitlines(keepends=True)
     # Mail that a Windows program saved; git am strips these carriage returns too.
     if all(line.endswith(b"\r\n") for line in lines):
         lines = [line[:-2] + b"\n" for line in lines]

@@ -138,7 +138,7 @@ def load_series(what: Path | str, *, line: str) -> PatchSeries:
 
 def load_patch(path: Path, *, strip: int = 1, reverse: bool = False) -> Patch:
     """One patch file."""
-    text = decode(path.read_bytes(), file=path)
+    text = decode(content(path), file=path)
     return make_patch(name=path.name, file=path, text=text, strip=strip, reverse=reverse)
 
 
@@ -146,7 +146,7 @@ def load_quilt(directory: Path) -> PatchSeries:
     """A directory with a ``series`` file: a patch a line, ``-pN`` and ``-R`` after it."""
     series = directory / "series"
     patches = []
-    for number, line in enumerate(decode(series.read_bytes(), file=series).splitlines(), 1):
+    for number, line in enumerate(decode(content(series), file=series).splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
         except ValueError as error:
@@ -154,6 +154,18 @@ def load_quilt(directory: Path) -> PatchSeries:
         if words:
             patches.append(_series_entry(series, number, words))
     return PatchSeries(name=directory.name, patches=tuple(patches))
+
+
+def content(file: Path) -> bytes:
+    """All bytes of a file that the user named.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", file=file) from None
 
 
 def decode(data: bytes, *, file: Path) -> str:

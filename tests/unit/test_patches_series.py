@@ -265,6 +265,20 @@ def test_patch_that_is_not_utf8(tmp_path: Path) -> None:
     assert error.line == 1 and "0xfc" in error.what
 
 
+@pytest.mark.parametrize("kind", ["file", "quilt", "series", "maildir"])
+def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    unreadable = Path("/proc/self/mem")  # for root, too: nothing is mapped at its start
+    top = tmp_path / "series"
+    for directory in ("cur", "new") if kind == "maildir" else (".",):
+        (top / directory).mkdir(parents=True)
+    file = top / {"file": "p.patch", "quilt": "p.patch", "maildir": "cur/1"}.get(kind, "series")
+    file.symlink_to(unreadable)
+    if kind == "quilt":
+        (top / "series").write_text("p.patch\n")
+    error = refusal(file if kind == "file" else top)
+    assert (error.file, error.what) == (file, "cannot be read: Input/output error")
+
+
 def test_series_add_up(tmp_path: Path) -> None:
     quilt = load_series(write_quilt(tmp_path / "q"), line="6.12")
     both = NO_PATCHES + quilt
