@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import email
+import email.errors
 import email.header
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -35,8 +37,10 @@ class _Mail:
 
     @property
     def subject(self) -> str:
-        said = self.message.get("Subject", "")
-        words = str(email.header.make_header(email.header.decode_header(said)))
+        words = str(self.message.get("Subject", ""))
+        # A name for people: one that cannot be decoded is shown as it came.
+        with suppress(LookupError, ValueError, email.errors.HeaderParseError):
+            words = str(email.header.make_header(email.header.decode_header(words)))
         return " ".join(words.split())
 
 
@@ -137,12 +141,6 @@ def _text(data: bytes, part: Message, mail: _Mail) -> str | None:
     charset = part.get_content_charset() or "utf-8"
     try:
         return data.decode(charset)
-    except LookupError:
-        raise UserError(
-            f"the mail `{mail.subject}` is in the unknown character set {charset}",
-            file=mail.file,
-            line=mail.line,
-        ) from None
     except UnicodeDecodeError:
         if DIFF_START.search(data.decode(errors="replace")) is None:
             return None
@@ -150,6 +148,12 @@ def _text(data: bytes, part: Message, mail: _Mail) -> str | None:
             return decode(data, file=mail.file)
         raise UserError(
             f"the mail `{mail.subject}` is not in the character set that it names, {charset}",
+            file=mail.file,
+            line=mail.line,
+        ) from None
+    except (LookupError, ValueError):  # the latter for punycode, and a NUL in the name
+        raise UserError(
+            f"the mail `{mail.subject}` is in the unknown character set {charset!r}",
             file=mail.file,
             line=mail.line,
         ) from None

@@ -157,6 +157,25 @@ def test_encoded_mail(tmp_path: Path, encoding: str) -> None:
     assert patch.line(1) is None
 
 
+@pytest.mark.parametrize("charset", ["no-such", "punycode", "a\0b"])
+def test_mail_in_no_character_set(tmp_path: Path, charset: str) -> None:
+    path = tmp_path / "x.mbox"
+    headers = f"Content-Type: text/plain; charset={charset}\nContent-Transfer-Encoding: 8bit\n"
+    path.write_text(mail("[PATCH] one", ONE, headers=headers, body=f"ä\n---\n{ONE}"))
+    error = refusal(path)
+    assert (error.file, error.line) == (path, 1)
+    assert "character set" in error.what
+
+
+@pytest.mark.parametrize("subject", ["=?no-such?q?one?=", "=?utf-8?q?=FF?=", "=?utf-8?b?a?="])
+def test_mail_whose_subject_cannot_be_decoded_keeps_it_as_it_came(
+    tmp_path: Path, subject: str
+) -> None:
+    path = tmp_path / "x.mbox"
+    path.write_text(mail(f"[PATCH] {subject}", ONE))
+    assert names(path) == [f"[PATCH] {subject}"]
+
+
 def test_mail_with_carriage_returns(tmp_path: Path) -> None:
     path = tmp_path / "dos.mbox"
     path.write_bytes(mail("[PATCH] one", ONE).replace("\n", "\r\n").encode())
