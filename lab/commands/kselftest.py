@@ -63,7 +63,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     from lab.errors import UserError
     from lab.kernel.kselftest import build_selftests
     from lab.kernel.recipe import make_recipe
-    from lab.results.merge import new_run
+    from lab.results.merge import new_run, see_root
     from lab.store import Store
     from lab.testing import stages
     from lab.testing.planning import Way, earlier_times, plan
@@ -75,7 +75,9 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         raise UserError("--compare compares with and without --before", right="--before COMMAND")
     began = time.time()
     at_once = workers_of(workers)
-    argv.program()  # before minutes are spent on a build
+    home = checkout() / "results"
+    see_root(home)  # before minutes are spent on a build
+    argv.program()
     lab, store = manifest.read(), Store()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     selftests = {
@@ -104,7 +106,6 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         workers=at_once,
         shared=False,
     )
-    home = checkout() / "results"
     built = stages.build(lab, wanted, store)
     directory = new_run(home)
     cells = plan(built, way, run=directory.name, times=earlier_times(home))

@@ -52,7 +52,7 @@ def kunit(  # noqa: PLR0917 - typer calls it by name
     from lab.commands.test import run_cells, save_cell, workers_of
     from lab.errors import UserError
     from lab.kernel.kunit import FRAGMENT, suite_modules
-    from lab.results.merge import new_run
+    from lab.results.merge import new_run, see_root
     from lab.store import Store
     from lab.testing import stages
     from lab.testing.planning import Way, earlier_times, plan
@@ -61,7 +61,9 @@ def kunit(  # noqa: PLR0917 - typer calls it by name
     from lab.vm import argv
 
     began = time.time()
-    argv.program()  # before minutes are spent on a build
+    home = checkout() / "results"
+    see_root(home)  # before minutes are spent on a build
+    argv.program()
     lab, store = manifest.read(), Store()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     wanted = stages.Wanted(
@@ -87,7 +89,6 @@ def kunit(  # noqa: PLR0917 - typer calls it by name
                 f"{stage.kernel.name} {stage.kernel.flavour} has no test module `{pattern}`",
                 right=f"it has {known}",
             )
-    home = checkout() / "results"
     directory = new_run(home)
     cells = plan(built, way, run=directory.name, times=earlier_times(home))
     files = [save_cell(cell, directory) for cell in cells]

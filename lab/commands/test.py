@@ -74,7 +74,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     """
     from lab import manifest
     from lab.provider import vagrant_preflight
-    from lab.results.merge import new_run
+    from lab.results.merge import new_run, see_root
     from lab.store import Store
     from lab.testing import stages
     from lab.testing.planning import Way, earlier_times, plan
@@ -97,8 +97,11 @@ def test(  # noqa: PLR0917 - typer calls it by name
         shards=shards,
         shared=shared,
     )
+    home = (results or root / "results").absolute()
+    # This and what follows it: before minutes are spent on a build.
+    see_root(home)
     if provider == "qemu":
-        argv.program()  # before minutes are spent on a build
+        argv.program()
     else:
         vagrant_preflight.require()
     wanted = stages.Wanted(
@@ -109,7 +112,6 @@ def test(  # noqa: PLR0917 - typer calls it by name
         modules=tuple(module or ()),
         llvm=llvm,
     )
-    home = (results or root / "results").absolute()
     if len(kernels) * len(flavours) > 1 and not plan_only:
         raise typer.Exit(_run_matrix(lab, wanted, way, home=home, began=began))
     built = stages.build(lab, wanted, Store())

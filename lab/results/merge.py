@@ -11,19 +11,43 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lab.errors import InfraError
+from lab.errors import HostError, InfraError, UserError
 from lab.results.junit import write_junit
 from lab.results.record import CellResult, RunResult, Untested, exit_status
 from lab.results.report import write_report
 
+OTHER = "name another directory, as with `lab test --results`"
+
+
+def see_root(root: Path) -> None:
+    """See that runs can be written below a directory, before minutes are spent on one.
+
+    Errors:
+        UserError: it is no directory, or would be in none.
+        HostError: it cannot be written to.
+    """
+    there = root
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UserError("results cannot be put here: it is no directory", file=there, right=OTHER)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise HostError("results cannot be written here", file=there, right=OTHER)
+
 
 def new_run(root: Path) -> Path:
-    """Make the directory of a run that begins now; two at once get two."""
+    """Make the directory of a run that begins now; two at once get two.
+
+    Errors:
+        UserError, HostError: as `see_root`.
+    """
+    see_root(root)
+    root.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = root / stamp
     while True:
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             path = root / f"{stamp}-{secrets.token_hex(2)}"
         else:

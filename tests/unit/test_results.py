@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from lab.errors import InfraError
+from lab import cli
+from lab.errors import HostError, InfraError, UserError
 from lab.results.merge import load_cell_result, load_run, merge, new_run
 from lab.results.record import (
     CellResult,
@@ -21,6 +23,7 @@ from lab.results.record import (
     exit_status,
     summary,
 )
+from lab.testing import stages
 
 CODES: dict[Status, int] = {"passed": 0, "failed": 1, "skipped": 0, "kernel": 1, "infra": 4}
 
@@ -109,6 +112,38 @@ def test_an_empty_shard_is_no_failure_but_a_broken_cell_is(tmp_path: Path) -> No
 
 def test_two_runs_at_once_get_two_directories(tmp_path: Path) -> None:
     assert len({new_run(tmp_path) for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("kind", ["file", "below", "dangling"])
+def test_no_place_for_results(tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "there"
+    if kind == "dangling":  # once asked for again and again, for ever
+        there.symlink_to(tmp_path / "gone" / "results")
+    else:
+        there.touch()
+    with pytest.raises(UserError, match="no directory") as caught:
+        new_run(there / "results" if kind == "below" else there)
+    assert caught.value.file == there
+
+
+def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(HostError, match="cannot be written"):
+        new_run(tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_place_for_results_is_seen_to_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: object) -> None:
+        raise AssertionError("nothing is to be built")
+
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "store"))
+    monkeypatch.setattr(stages, "build", build)
+    (tmp_path / "file").touch()
+    assert cli.run(["test", "--results", str(tmp_path / "file"), "tests/e2e/smoke"]) == 2
+    assert "no directory" in capsys.readouterr().err
 
 
 def test_junit_has_a_suite_for_each_cell_and_tells_statuses_apart(tmp_path: Path) -> None:
