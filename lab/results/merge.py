@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lab.errors import HostError, InfraError, UserError
+from lab.progress import note
 from lab.results.junit import write_junit
 from lab.results.record import CellResult, RunResult, Untested, exit_status
 from lab.results.report import write_report
@@ -127,7 +128,13 @@ def publish(path: Path, text: str) -> None:
 
 
 def point_latest(directory: Path) -> None:
-    """Let results/latest be this run, atomically."""
-    new = directory.parent / f".latest.{secrets.token_hex(4)}"
+    """Let results/latest be this run, atomically; a directory of that name stays."""
+    latest = directory.parent / "latest"
+    new = latest.with_name(f".latest.{secrets.token_hex(4)}")
     os.symlink(directory.name, new)  # noqa: PTH211 - relative, so that results can move
-    new.replace(directory.parent / "latest")
+    try:
+        new.replace(latest)
+    except IsADirectoryError:  # the run has its verdict, and this takes none away
+        note(f"{latest} is no link but a directory; move it away to see the latest run there")
+    finally:
+        new.unlink(missing_ok=True)

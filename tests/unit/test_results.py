@@ -100,6 +100,19 @@ def test_merge_writes_it_all_and_points_latest(tmp_path: Path) -> None:
     assert run.cells[0].tests[0].duration == 1.5
 
 
+def test_a_directory_called_latest_costs_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest/mine").touch()
+    directory = new_run(tmp_path)
+    run = merge(directory, [cell(result("passed"))], command=["lab"], started=0)
+    assert run.exit == 0
+    assert "no link but a directory" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", directory.name}
+    assert (tmp_path / "latest/mine").exists()
+
+
 def test_an_empty_shard_is_no_failure_but_a_broken_cell_is(tmp_path: Path) -> None:
     good = merge(new_run(tmp_path), [cell(result("passed")), cell(name="2")], command=[], started=0)
     assert good.exit == 0
