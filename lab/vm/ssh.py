@@ -155,10 +155,12 @@ def put(kept: Kept, source: Path, target: str) -> None:
         UserError: it cannot be read here, or written there.
         InfraError: there is no connection.
     """
+    _refuse_nameless(target)  # a directory's files would go to /
     with _copying(f"{source} to {kept.name}:{target}"), connect(kept) as connection:
         if not source.is_dir():
             connection.put(str(source), remote=target)
             return
+        _make_directory(connection, target)
         for path in sorted(source.rglob("*")):
             there = f"{target.rstrip('/')}/{path.relative_to(source)}"
             if path.is_dir():
@@ -178,7 +180,10 @@ def get(kept: Kept, source: str, target: Path) -> None:
         UserError: it cannot be read there, or written here.
         InfraError: there is no connection.
     """
+    _refuse_nameless(source)
     file = target / PurePosixPath(source).name if target.is_dir() else target
+    if not file.parent.is_dir():  # fabric would make it, whether or not there is what it gets
+        raise UserError("there is no such directory", file=file.parent, right="make it first")
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     with _copying(f"{kept.name}:{source} to {file}"), connect(kept) as connection:
         try:
@@ -187,6 +192,11 @@ def get(kept: Kept, source: str, target: Path) -> None:
             new.replace(file)
         finally:
             new.unlink(missing_ok=True)
+
+
+def _refuse_nameless(path: str) -> None:
+    if not path:
+        raise UserError("the path in the machine is empty", right="name a file there")
 
 
 def _make_directory(connection: fabric.Connection, path: str) -> None:

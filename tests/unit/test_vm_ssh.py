@@ -23,8 +23,14 @@ class Connection:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
+        self.commands: list[str] = []
+
+    def run(self, command: str, **_: object) -> SimpleNamespace:
+        self.commands.append(command)
+        return SimpleNamespace(failed=False)
 
     def get(self, _: str, local: str) -> None:
+        Path(local.format()).parent.mkdir(parents=True, exist_ok=True)
         with Path(local.format()).open("w") as file:
             if self.error:
                 raise self.error
@@ -73,3 +79,24 @@ def test_what_was_here_stays_where_a_copy_fails(
     assert [file.read_text() for file in tmp_path.iterdir()] == ["here"]
     with pytest.raises(kind, match="copied"):
         ssh.put(KEPT, tmp_path / "x", "/nowhere/x")
+
+
+@pytest.mark.usefixtures("there")
+def test_no_directory_is_made_here(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such directory"):
+        ssh.get(KEPT, "/etc/hostname", tmp_path / "typo" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_directory_is_copied_too(tmp_path: Path, there: Connection) -> None:
+    ssh.put(KEPT, tmp_path, "/a b")
+    assert there.commands == ["mkdir -p '/a b'"]
+
+
+def test_an_empty_path_there_is_refused(tmp_path: Path, there: Connection) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UserError, match="empty"):
+        ssh.put(KEPT, tmp_path, "")
+    with pytest.raises(UserError, match="empty"):
+        ssh.get(KEPT, "", tmp_path)
+    assert there.commands == []
