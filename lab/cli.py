@@ -32,7 +32,7 @@ from lab.commands import (
     replay,
     test,
 )
-from lab.errors import LabError, of_system
+from lab.errors import LabError, UserError, of_system
 
 COMMANDS = (
     test,
@@ -84,6 +84,7 @@ def run(argv: list[str]) -> int:
     """
     ending = _Ending()
     try:
+        _refuse_undecodable(argv)
         build()(argv, prog_name="lab")
         return 0
     except SystemExit as end:  # the way typer ends, also after a good command
@@ -98,6 +99,16 @@ def run(argv: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:
         return _unforeseen(error)
+
+
+def _refuse_undecodable(argv: list[str]) -> None:
+    """Words end up in cells, records and the guest agent's requests, all of them JSON."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(word).decode(errors="backslashreplace")
+            raise UserError(f"`{shown}` is not UTF-8 text", right="give it another name") from None
 
 
 def _unforeseen(error: Exception) -> int:

@@ -119,6 +119,11 @@ def test_wrong_use_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_words_that_no_json_can_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["test", "-k", os.fsdecode(b"a\xff")]) == 2
+    assert capsys.readouterr().err.startswith("lab: `a\\xff` is not UTF-8 text; ")
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     assert "doctor" in capsys.readouterr().out
