@@ -46,7 +46,12 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     ] = False,
     limit: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="For each program, instead of the kernel's own."),
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            max=86400,
+            help="For each program, instead of the kernel's own.",
+        ),
     ] = None,
     workers: Annotated[
         str, typer.Option("-n", metavar="N|auto", help="Programs run at once in a cell.")

@@ -167,7 +167,9 @@ def execute(
     stdin: Annotated[
         bool, typer.Option("--stdin", "-i", help="Give the command our standard input.")
     ] = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS")] = FOREVER,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, show_default="none")
+    ] = FOREVER,
 ) -> None:
     """Run a command on a machine; its status is ours, 125 if the lab failed.
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -238,7 +239,7 @@ def workers_of(text: str) -> int:
 
     if text == "auto":
         return len(os.sched_getaffinity(0))
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]+", text):
         raise UserError(f"`-n {text}` is no number of workers", right="a number, or auto")
     return int(text)
 

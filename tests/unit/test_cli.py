@@ -119,6 +119,28 @@ def test_wrong_use_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["test", "-n", "²"], "-n"),
+        (["kselftest", "net", "--limit", "nan", "--kernel", "no-such"], "--limit"),
+        (["kselftest", "net", "--limit", "inf", "--kernel", "no-such"], "--limit"),
+        (["exec", "--timeout", "nan", "no-such", "true"], "--timeout"),
+        (["exec", "--timeout", "-1", "no-such", "true"], "--timeout"),
+    ],
+)
+def test_numbers_that_are_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    option: str,
+) -> None:
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+    assert cli.run(argv) == 2
+    assert option in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_words_that_no_json_can_hold(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["test", "-k", os.fsdecode(b"a\xff")]) == 2
     assert capsys.readouterr().err.startswith("lab: `a\\xff` is not UTF-8 text; ")
