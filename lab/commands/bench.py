@@ -66,7 +66,7 @@ def _measure(test: str, kernel: str | None, file: Path) -> None:
     from lab import process
 
     argv = [sys.executable, "-m", "lab", "test", "-s", "-n", "0", test]
-    if kernel:
+    if kernel is not None:
         argv += ["--kernel", kernel]
     done = process.run(
         argv,

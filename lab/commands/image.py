@@ -33,7 +33,7 @@ def build(
     from lab.store import Store
 
     lab = manifest.read()
-    name = image or lab.default_image
+    name = lab.default_image if image is None else image
     built = images.build(name, lab.image(name).resolve("recipe"), Store())
     if as_json:
         lines = built.packages.read_text().splitlines()

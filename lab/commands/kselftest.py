@@ -66,7 +66,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     from lab import manifest
     from lab.commands.test import run_cells, save_cell, workers_of
     from lab.errors import UserError
-    from lab.kernel.kselftest import build_selftests
+    from lab.kernel.kselftest import build_selftests, refuse_odd
     from lab.kernel.recipe import make_recipe
     from lab.results.merge import new_run, see_root
     from lab.store import Store
@@ -80,6 +80,8 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
         raise UserError("--compare compares with and without --before", right="--before COMMAND")
     began = time.time()
     at_once = workers_of(workers)
+    targets = target.split(",")
+    refuse_odd(targets)
     home = checkout() / "results"
     see_root(home)  # before minutes are spent on a build
     argv.program()
@@ -88,7 +90,7 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     selftests = {
         name: build_selftests(
             make_recipe(lab, name, store=store, patches=chosen(patches), llvm=llvm),
-            target.split(","),
+            targets,
             store=store,
         )
         for name in kernels

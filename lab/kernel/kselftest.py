@@ -65,6 +65,7 @@ def build_selftests(recipe: KernelRecipe, targets: Sequence[str], *, store: Stor
         KernelError: one does not compile; says the first error.
         HostError: a compiler is missing.
     """
+    refuse_odd(targets)
     toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
     inputs: dict[str, Json] = {
         "format": FORMAT,
@@ -87,9 +88,23 @@ def build_selftests(recipe: KernelRecipe, targets: Sequence[str], *, store: Stor
     return load_selftests(artifact.key, artifact.path)
 
 
+def refuse_odd(targets: Sequence[str]) -> None:
+    """See that targets are directories below the selftests, whatever kernel it will be.
+
+    Raises:
+        UserError: one is empty, or leads out.
+    """
+    for target in targets:
+        if not target or target.startswith("/") or {".", ".."} & set(target.split("/")):
+            raise UserError(
+                f"`{target}` is no directory of selftests",
+                right=f"one below {SELFTESTS}, such as net/netfilter",
+            )
+
+
 def _refuse_unknown(target: str, tree: Path) -> None:
     top = tree / SELFTESTS
-    if (top / target / "Makefile").is_file() and target not in {"", "."}:
+    if (top / target / "Makefile").is_file():
         return
     known = sorted(
         str(Path(directory).relative_to(top))

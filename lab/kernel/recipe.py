@@ -168,9 +168,14 @@ def configuring_key(source: SourceId, series: PatchSeries) -> str:
 
 def _spec(manifest: Manifest, kernel: str) -> KernelSpec | None:
     """The manifest's kernel, or None if it is a path."""
-    if kernel not in manifest.kernels and ("/" in kernel or Path(kernel).is_dir()):
+    if kernel not in manifest.kernels and is_path(kernel):
         return None
     return manifest.kernel(kernel)
+
+
+def is_path(kernel: str) -> bool:
+    """Whether it can only be a path; an empty word is a name that nothing has."""
+    return "/" in kernel or (kernel != "" and Path(kernel).is_dir())
 
 
 def _series(manifest: Manifest, name: str, line: str) -> PatchSeries:

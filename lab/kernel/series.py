@@ -116,6 +116,8 @@ def load_series(what: Path | str, *, line: str) -> PatchSeries:
     from lab.kernel.mail import is_mail, load_maildir, load_mbox
 
     path = Path(what)
+    if what == "":  # which as a path is the directory that we stand in
+        raise UserError("a patch series without a name", right="name one, or leave --patches out")
     if not path.exists():
         # A branch's name may have slashes; a part that is nothing but `..` leads upwards.
         if isinstance(what, str) and any(".." in part and part != ".." for part in path.parts):

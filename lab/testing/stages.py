@@ -11,7 +11,7 @@ from lab.errors import UserError
 from lab.image import build as images
 from lab.image.build import Image
 from lab.kernel.build import build_kernel, is_built
-from lab.kernel.recipe import LOCK, KernelRecipe, make_recipe
+from lab.kernel.recipe import LOCK, KernelRecipe, is_path, make_recipe
 from lab.manifest import Manifest
 from lab.modules.build import build_modules
 from lab.modules.tree import ModuleTree, module_trees
@@ -77,7 +77,7 @@ def select(
     for name in flavours:
         manifest.flavour(name)
     for name in kernels:
-        if "/" not in name and not Path(name).is_dir():
+        if not is_path(name):
             manifest.kernel(name)
     _refuse_namesakes(manifest, kernels)
     return kernels, flavours

@@ -72,7 +72,8 @@ def making_tests(options: Sequence[str]) -> tuple[str, ...]:
 
 def _locate(word: str, *, here: Path, root: Path) -> str:
     name, mark, rest = word.partition("::")
-    for base in (here, root):
+    # An empty name would be the directory that we stand in, and all that is below it.
+    for base in (here, root) if name else ():
         path = Path(os.path.normpath(base / name))
         if path.exists():
             inside = path.is_relative_to(root)

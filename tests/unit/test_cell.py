@@ -189,6 +189,12 @@ def test_a_path_that_is_nowhere_is_a_typo(tmp_path: Path) -> None:
         sort_words(["tests/typo.py"], here=tmp_path, root=tmp_path)
 
 
+def test_an_empty_word_is_not_every_test_there_is(tmp_path: Path) -> None:
+    for word in ("", "::test_a"):
+        with pytest.raises(UserError, match="no test ``"):
+            sort_words([word], here=tmp_path, root=tmp_path)
+
+
 def test_root_of_tests_elsewhere(tmp_path: Path) -> None:
     root = tmp_path / "root"
     one, two = tmp_path / "mine" / "a" / "test_a.py", tmp_path / "mine" / "b" / "test_b.py"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -139,6 +140,33 @@ def test_numbers_that_are_none(
     monkeypatch.setenv("LAB_CACHE", str(tmp_path))
     assert cli.run(argv) == 2
     assert option in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["kernel", "config", ""],
+        ["up", "--kernel", ""],
+        ["test", "--kernel", ""],
+        ["image", "build", ""],
+        ["kselftest", "", "--kernel", "no-such"],
+        ["kselftest", "net,", "--kernel", "no-such"],
+        ["kselftest", "../..", "--kernel", "no-such"],
+    ],
+)
+def test_an_empty_word_is_neither_what_is_usual_nor_where_we_stand(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+) -> None:
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr("lab.vm.argv.program", lambda: "qemu-system-x86_64")
+    monkeypatch.setattr("lab.vm.accel.choose", lambda *_: SimpleNamespace(name="tcg"))
+    assert cli.run(argv) == 2
+    message = capsys.readouterr().err
+    assert "``" in message or "no directory of self" in message
+    assert str(Path.cwd()) not in message
 
 
 def test_words_that_no_json_can_hold(capsys: pytest.CaptureFixture[str]) -> None:

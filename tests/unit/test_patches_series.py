@@ -91,6 +91,13 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "no such patch series" in refusal(tmp_path / "gone").what
 
 
+def test_an_empty_name_is_not_where_we_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_quilt(tmp_path / "quilt"))
+    assert refusal("").what == "a patch series without a name"
+
+
 def test_single_patch_file(tmp_path: Path) -> None:
     path = tmp_path / "fix.patch"
     path.write_text("Why: because\n\n" + ONE)
