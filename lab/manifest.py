@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -93,16 +94,24 @@ def _listed(value: object) -> object:
     return value
 
 
+def _word_of_debian(value: str) -> str:
+    # It goes into apt's sources and commands, where a blank would part it.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+/-]*", value):
+        raise ValueError(f"`{value}` is no name that Debian gives; letters, digits and . + - /")
+    return value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Text = Annotated[str, Field(min_length=1)]
+Debian = Annotated[str, AfterValidator(_word_of_debian)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DebianSource(Entry):
     """A linux-source package of a Debian suite."""
 
-    debian: Text
-    suite: Text
+    debian: Debian
+    suite: Debian
 
 
 class GitSource(Entry):

@@ -79,7 +79,10 @@ def pin(spec: KernelSpec, *, store: Store) -> Locked | None:
     """
     source = spec.source
     if isinstance(source, DebianSource):
-        found = debian.newest(package=source.debian, suite=source.suite, store=store)
+        try:
+            found = debian.newest(package=source.debian, suite=source.suite, store=store)
+        except UserError as error:
+            raise source.where("debian").error(error.what, error.right) from None
         return Locked(
             request=request(spec), version=found.version, file=found.file, sha256=found.sha256
         )

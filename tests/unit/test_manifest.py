@@ -110,6 +110,8 @@ def test_duplicate_key(root: Path) -> None:
         ("suite: bookworm-security", "path: /x", 5, ["debian and path"]),
         ("{debian: linux-source-6.12, suite: bookworm-security}", "x.tar", 5, ["{path}"]),
         ("suite: bookworm-security", "suit: bookworm", 5, ["suit", "did you mean `suite`?"]),
+        ("bookworm-security", '"no such"', 5, ["`suite`", "`no such` is no name that Debian"]),
+        ("linux-source-6.12,", '"",', 5, ["`debian`", "`` is no name that Debian"]),
         ("[xdplua]", "xdplua", 6, ["a list is expected", "[xdplua]"]),
         ("[xdplua]", "[xdplau]", 6, ["no series `xdplau`", "did you mean `xdplua`?"]),
         ("[xdplua]", "[7]", 6, ["text", 'quote it: "7"']),

@@ -182,6 +182,17 @@ def test_git_stays_at_the_locked_commit_until_update(tmp_path: Path, repository:
     assert update([], manifest=manifest(tmp_path, source), lock=lock, store=store) == []
 
 
+def test_package_that_its_suite_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def newest(**_: object) -> None:
+        raise UserError("the Debian suite x has no package y", right="name another")
+
+    monkeypatch.setattr("lab.sources.debian.newest", newest)
+    error = refusal(tmp_path, "{debian: y, suite: x}")
+    assert str(error) == (
+        f"{tmp_path}/lab.yaml:5: the Debian suite x has no package y; name another"
+    )
+
+
 @pytest.mark.parametrize("where", ["linux", "file://{}/linux"])
 def test_git_ref_that_is_not_there(tmp_path: Path, repository: Path, where: str) -> None:
     error = refusal(tmp_path, f'{{git: "{where.format(tmp_path)}", ref: v6.99}}')
