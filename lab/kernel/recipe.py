@@ -93,6 +93,7 @@ def make_recipe(
     """
     spec = _spec(manifest, kernel)
     wanted = manifest.flavour(flavour)
+    config = _own_config(spec, config)  # before a source is fetched and pinned
     if spec is None:
         source: SourceId = fetch_path(Path(kernel), store)
     else:
@@ -108,12 +109,8 @@ def make_recipe(
             fragment_file(name, beside=spec.where("fragments", index).file.parent)
             for index, name in enumerate(spec.fragments)
         ]
-        if config is None and spec.config is not None:
-            config = spec.resolve("config")
     files += series_fragments(series)
     files += [fragment_file(name, beside=ROOT) for name in extra]
-    if config is not None and not config.is_file():
-        raise UserError("there is no such .config", file=config)
 
     def tree() -> SourceTree:
         if isinstance(source, SourceTree):
@@ -171,6 +168,22 @@ def _spec(manifest: Manifest, kernel: str) -> KernelSpec | None:
     if kernel not in manifest.kernels and is_path(kernel):
         return None
     return manifest.kernel(kernel)
+
+
+def _own_config(spec: KernelSpec | None, asked: Path | None) -> Path | None:
+    """The user's .config: the one asked for, else the manifest's."""
+    if asked is not None:
+        if asked.is_dir():
+            raise UserError("this is a directory", file=asked, right="name a .config")
+        if not asked.is_file():
+            raise UserError("there is no such .config", file=asked)
+        return asked
+    if spec is None or spec.config is None:
+        return None
+    path = spec.resolve("config")
+    if not path.is_file():
+        raise spec.where("config").error(f"there is no .config `{path}`")
+    return path
 
 
 def is_path(kernel: str) -> bool:
