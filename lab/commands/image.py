@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def build(
     image: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="In lab.yaml; the default one if left out."),
+        typer.Argument(metavar="NAME", help="In lab.yaml; the default one if left out."),
     ] = None,
     as_json: Json = False,
 ) -> None:

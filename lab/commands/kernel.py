@@ -11,7 +11,7 @@ from lab.commands.options import Config, Flavour, Json, Llvm, Patches, chosen
 
 Which: TypeAlias = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME|PATH]", help="In lab.yaml, or a kernel tree of your own."),
+    typer.Argument(metavar="NAME|PATH", help="In lab.yaml, or a kernel tree of your own."),
 ]
 
 
@@ -88,7 +88,7 @@ def config_of(
 
 def update(
     kernels: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="All of lab.yaml if left out.")
+        list[str] | None, typer.Argument(metavar="NAME", help="All of lab.yaml if left out.")
     ] = None,
     as_json: Json = False,
 ) -> None:

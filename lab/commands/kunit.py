@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def kunit(  # noqa: PLR0917 - typer calls it by name
     context: typer.Context,
     pattern: Annotated[
-        str, typer.Argument(metavar="[GLOB]", help="Of test modules, such as 'list*'.")
+        str, typer.Argument(metavar="GLOB", help="Of test modules, such as 'list*'.")
     ] = "*",
     kernel: Kernels = None,
     flavour: Flavours = "default",

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def up(  # noqa: PLR0917 - typer calls it by name
     nodes: Annotated[
-        list[str] | None, typer.Argument(metavar="[NODE]...", help="Names of your choice.")
+        list[str] | None, typer.Argument(metavar="NODE", help="Names of your choice.")
     ] = None,
     kernel: Kernel = None,
     flavour: Flavour = "default",
@@ -122,7 +122,7 @@ def up(  # noqa: PLR0917 - typer calls it by name
 
 def down(
     nodes: Annotated[
-        list[str] | None, typer.Argument(metavar="[NODE]...", help="All if left out.")
+        list[str] | None, typer.Argument(metavar="NODE", help="All if left out.")
     ] = None,
 ) -> None:
     """End machines of `lab up`; their logs go with them."""
@@ -163,7 +163,7 @@ def shell(node: Node) -> None:
 
 def execute(
     node: Node,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND")],
     stdin: Annotated[
         bool, typer.Option("--stdin", "-i", help="Give the command our standard input.")
     ] = False,
@@ -194,7 +194,7 @@ def execute(
 
 def ssh(
     node: Node,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND")] = None,
 ) -> None:
     """Log in to a machine by SSH, or run a command; its status is ours."""
     import subprocess

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("test", context_settings=PASSES_WORDS_ON)(test)
+    app.command(
+        "test",
+        context_settings=PASSES_WORDS_ON,
+        options_metavar="[OPTIONS] [TEST | PYTEST'S OPTION]...",
+    )(test)
 
 
 def test(  # noqa: PLR0917 - typer calls it by name

@@ -191,6 +191,26 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage: lab" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("argv", "usage"),
+    [
+        (["kernel", "build"], "[OPTIONS] [NAME|PATH]"),
+        (["kernel", "update"], "[OPTIONS] [NAME]..."),
+        (["image", "build"], "[OPTIONS] [NAME]"),
+        (["kunit"], "[OPTIONS] [GLOB]"),
+        (["up"], "[OPTIONS] [NODE]..."),
+        (["down"], "[OPTIONS] [NODE]..."),
+        (["test"], "[OPTIONS] [TEST | PYTEST'S OPTION]..."),
+    ],
+)
+def test_usage_is_what_can_be_typed(
+    argv: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*argv, "--help"]) == 0
+    first = capsys.readouterr().out.strip().splitlines()[0]
+    assert first == f"Usage: lab {' '.join(argv)} {usage}"
+
+
 def lab(
     *argv: str, env: dict[str, str] | None = None, code: str = ""
 ) -> subprocess.CompletedProcess[str]:
