@@ -54,7 +54,7 @@ int lunatik_traceback(lua_State *L)
 						  luaL_typename(L, 1));
 	}
 	/* A traceback takes more C stack than an overflow leaves. */
-	if (strstr(message, "stack overflow"))
+	if (strnstr(message, "stack overflow", strnlen(message, 512)))
 		lua_pushstring(L, message);
 	else
 		luaL_traceback(L, L, message, 1);

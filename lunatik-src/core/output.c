@@ -59,9 +59,11 @@ static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t 
 		size_t line = newline ? newline - text : length;
 		size_t step = line + !!newline;
 
-		if (__ratelimit(&runtime->print_limit))
-			pr_info("%s: %.*s\n", runtime->name,
-				(int)min_t(size_t, line, LUNATIK_PRINT_LINE), text);
+		/* The rest would be refused as well, at a call for each line. */
+		if (!__ratelimit(&runtime->print_limit))
+			return;
+		pr_info("%s: %.*s\n", runtime->name,
+			(int)min_t(size_t, line, LUNATIK_PRINT_LINE), text);
 		text += step;
 		length -= step;
 	}

@@ -36,7 +36,7 @@ MODULE_PARM_DESC(unsafe_debug, "open all of the debug library, for the test suit
 /* What the kernel log takes in one record, less its prefix. */
 #define PRINT_MAX	960
 
-u64 lunatikvm_secret;
+static hsiphash_key_t hash_key;
 static siphash_key_t pointer_key;
 
 unsigned int lunatikvm_seed(void)
@@ -55,11 +55,17 @@ unsigned long long lunatikvm_pointer(const void *p)
 
 void lunatikvm_setsecret(void)
 {
-	u64 secret = hashseed ? hashseed : get_random_u64();
-
 	get_random_once(&pointer_key, sizeof(pointer_key));
-	if (!READ_ONCE(lunatikvm_secret))
-		cmpxchg64(&lunatikvm_secret, 0, secret | 1);
+	if (hashseed)	/* read only: the same each time */
+		hash_key.key[0] = hashseed;
+	else
+		get_random_once(&hash_key, sizeof(hash_key));
+}
+
+/* Scripts choose the numbers and see the order: nothing linear will do. */
+unsigned int lunatikvm_hash(u64 n)
+{
+	return hsiphash_2u32((u32)n, n >> 32, &hash_key);
 }
 
 /*
@@ -117,6 +123,7 @@ static int print(lua_State *L)
 static void warn_piece(void *data, const char *piece, int continues)
 {
 	struct lunatikvm *vm = data;
+	size_t length = strlen(vm->warning);
 
 	if (!*vm->warning && !continues && *piece == '@') {
 		if (!strcmp(piece, "@on"))
@@ -125,7 +132,8 @@ static void warn_piece(void *data, const char *piece, int continues)
 			vm->silent = true;
 		return;
 	}
-	strlcat(vm->warning, piece, sizeof(vm->warning));
+	/* Not strlcat(): it measures all of a piece of any length. */
+	strscpy(vm->warning + length, piece, sizeof(vm->warning) - length);
 	if (continues)
 		return;
 	if (!vm->silent)

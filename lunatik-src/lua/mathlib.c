@@ -10,6 +10,7 @@
 #include "lua.h"
 #include "lauxlib.h"
 #include "lualib.h"
+#include "lunatik_vm.h"
 
 struct generator {
 	u64 s[4];
@@ -82,6 +83,7 @@ static int extreme(lua_State *L, int sign)
 	int i;
 
 	luaL_argcheck(L, count >= 1, 1, "value expected");
+	lunatikvm_charge(L, count);
 	for (i = 1; i <= count; i++) {
 		lua_Integer n = luaL_checkinteger(L, i);
 		lua_Integer best = lua_tointeger(L, chosen);

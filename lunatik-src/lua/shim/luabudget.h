@@ -77,8 +77,8 @@ void lunatikvm_spent(lua_State *L);
 #define luai_stackshort(L)  \
 	((unsigned long)__builtin_frame_address(0) < G(L)->vm.lowest + LUAI_STACKFINAL)
 
-/* odd, and random unless the module parameter hashseed says otherwise */
-extern u64 lunatikvm_secret;
+/* keyed, at random unless the module parameter hashseed says otherwise */
+unsigned int lunatikvm_hash(u64 n);
 void lunatikvm_setsecret(void);
 
 /* a local variable that is filled before it is read, whatever the kernel clears */

@@ -72,6 +72,24 @@ print(setmetatable({}, {__tostring = function() while true do end end}))
 --- warn_and_collect: budget
 while true do collectgarbage() end
 
+--- warn_giants: budget
+local s = ("x"):rep(1000):rep(2000)
+while true do warn(s) end
+
+--- print_lines: budget
+local s = ("\n"):rep(1 << 20)
+while true do print(s) end
+
+--- max_of_many: budget
+local t = {}
+for i = 1, 5000 do t[i] = "0x" .. i end
+while true do math.max(table.unpack(t)) end
+
+--- keys_of_one_hash: budget
+local t = {}
+for i = 1, 20000 do t[i << 48] = true end
+while true do local _ = t[65536 + 20000 << 48] end
+
 --- collector_settings: budget
 collectgarbage("incremental", 1000, 1000)
 while true do collectgarbage("step", 0) end
