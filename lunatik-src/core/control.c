@@ -63,6 +63,7 @@ static int provide_runtime(struct control *control)
 	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps);
 	if (IS_ERR(runtime))
 		return PTR_ERR(runtime);
+	runtime->session = true;
 	ret = lunatik_arm(runtime);
 	control->runtime = runtime;
 	return ret;

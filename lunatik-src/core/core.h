@@ -73,6 +73,7 @@ struct lunatik_runtime {
 	char name[LUNATIK_NAME_MAX];
 	enum lunatik_context context;
 	int cpu;		/* -1: serves all */
+	bool session;		/* what somebody types at /dev/lunatik; fixed */
 	struct lunatik_caps caps;
 
 	/*

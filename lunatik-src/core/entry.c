@@ -106,6 +106,12 @@ void lunatik_disown(struct lunatik_runtime *runtime)
 	raw_spin_lock_irq(&runtime->state_lock);
 	WRITE_ONCE(runtime->owner, NULL);
 	raw_spin_unlock_irq(&runtime->state_lock);
+	/*
+	 * A kernel thread never returns to user mode, which would clear it. One
+	 * that nobody set for this runtime is for one that the task is in, too.
+	 */
+	if ((current->flags & PF_KTHREAD) && READ_ONCE(runtime->stop_requested))
+		clear_thread_flag(TIF_NOTIFY_SIGNAL);
 }
 
 static unsigned long switches_of(const struct task_struct *task)
@@ -172,12 +178,6 @@ static __always_inline void leave_process(struct lunatik_runtime *runtime)
 	lockdep_assert_held(&runtime->mutex);
 
 	lunatik_disown(runtime);
-	/*
-	 * A kernel thread never returns to user mode, which would clear it. One
-	 * that nobody set for this runtime is for one that the task is in, too.
-	 */
-	if ((current->flags & PF_KTHREAD) && READ_ONCE(runtime->stop_requested))
-		clear_thread_flag(TIF_NOTIFY_SIGNAL);
 	mutex_unlock(&runtime->mutex);
 	/* Its barrier stands between that and the look; theirs in wait_event(). */
 	if (wq_has_sleeper(&runtime->unlocked))

@@ -44,7 +44,7 @@ struct value {
 		lua_Integer integer;
 		struct lunatik_object *object;	/* counted */
 		struct {
-			char *text;		/* kfree() */
+			char *text;		/* lunatik_free() */
 			size_t length;
 		};
 	};
@@ -52,10 +52,12 @@ struct value {
 
 /* Lives as an object on the caller's stack, so that no error can leak it. */
 struct transfer {
+	struct lunatik_runtime *payer;	/* has this object, and lives as long */
 	int arguments;
 	int results;
 	struct value values[LUNATIK_VALUES];
 	char *error;		/* kfree() */
+	size_t error_size;	/* on the payer's account */
 };
 
 static void clear_values(struct transfer *transfer, int count)
@@ -68,7 +70,7 @@ static void clear_values(struct transfer *transfer, int count)
 		if (value->type == LUA_TUSERDATA)
 			lunatik_object_put(value->object);
 		else if (value->type == LUA_TSTRING)
-			kfree(value->text);
+			lunatik_free(value->text);
 		value->type = LUA_TNIL;
 	}
 }
@@ -79,6 +81,20 @@ static void transfer_release(void *private)
 
 	clear_values(transfer, LUNATIK_VALUES);
 	kfree(transfer->error);
+	lunatik_unaccount(transfer->payer, transfer->error_size);
+}
+
+/* The message counts as long as this is not collected. */
+static void keep_error(struct transfer *transfer, char *text)
+{
+	size_t size = text ? strlen(text) + 1 : 0;
+
+	if (!lunatik_account(transfer->payer, size)) {
+		kfree(text);
+		return;
+	}
+	transfer->error = text;
+	transfer->error_size = size;
 }
 
 static const struct lunatik_class transfer_class = {
@@ -100,7 +116,8 @@ static void take_object(lua_State *L, int arg, struct value *value)
 	value->type = LUA_TUSERDATA;
 }
 
-static void take_result(lua_State *L, int index, struct value *value)
+static void take_result(lua_State *L, int index, struct value *value,
+			struct lunatik_runtime *payer)
 {
 	const char *text;
 
@@ -118,12 +135,10 @@ static void take_result(lua_State *L, int index, struct value *value)
 	case LUA_TSTRING:
 		text = lua_tolstring(L, index, &value->length);
 		lunatikvm_charge(L, value->length / 64);
-		value->text = NULL;
-		if (!lunatik_fault())
-			value->text = kmemdup(text, value->length + 1,
-					      lunatik_gfp(L) | __GFP_NOWARN);
+		value->text = lunatik_try_alloc(payer, value->length + 1, lunatik_gfp(L));
 		if (!value->text)
 			luaL_error(L, "not enough memory");
+		memcpy(value->text, text, value->length);
 		value->type = LUA_TSTRING;
 		break;
 	case LUA_TUSERDATA:
@@ -172,7 +187,7 @@ static int resume_body(lua_State *L, void *arg)
 		return luaL_error(L, "too many results");
 	clear_values(transfer, transfer->arguments);
 	for (i = 0; i < results; i++)
-		take_result(L, i + 1, &transfer->values[i]);
+		take_result(L, i + 1, &transfer->values[i], transfer->payer);
 	transfer->results = results;
 	return 0;
 }
@@ -194,15 +209,21 @@ static int runtime_resume(lua_State *L)
 	lunatikvm_checkstack(L);
 
 	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
+	transfer->payer = self;
 	for (i = 0; i < arguments; i++)
 		take_object(L, i + 2, &transfer->values[i]);
 	transfer->arguments = arguments;
 
 	/* What holds of this task's locks holds of the nested entry as well. */
-	ret = lunatik_resume(runtime, resume_body, transfer, &error, self->pace);
-	transfer->error = error.text;
+	ret = lunatik_resume(runtime, resume_body, transfer, &error,
+			     lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_USUAL);
+	keep_error(transfer, error.text);
+	if (ret < 0)
+		clear_values(transfer, LUNATIK_VALUES);
 	if (lunatik_maysleep(L))
 		lunatik_slept(L);
+	else if (ret == -EBUSY)	/* it span for a millisecond */
+		lunatikvm_charge(L, self->caps.instructions / 16);
 	if (ret < 0) {
 		if (!transfer->error)
 			return lunatik_throw(L, ret);
@@ -239,15 +260,43 @@ EXPORT_SYMBOL_GPL(lunatik_checkruntime);
 
 /* ---- lunatik.runtime() ---- */
 
-static void take_caps(lua_State *L, int arg, struct lunatik_caps *caps, int *cpu)
+/*
+ * Who types may give any caps; a script what anybody has by default, or what it
+ * has itself: or its own would bind nobody. What is little in process context
+ * is much in softirq, so of instructions and share its own count in its own
+ * context only.
+ */
+static void most_caps(const struct lunatik_runtime *self, enum lunatik_context context,
+		      struct lunatik_caps *most)
 {
+	if (self->session) {
+		most->memory = LUA_MAXINTEGER;
+		most->instructions = LUA_MAXINTEGER;
+		most->share = 100;
+		return;
+	}
+	lunatik_default_caps(context, most);
+	most->memory = max(most->memory, self->caps.memory);
+	if (self->context != context)
+		return;
+	most->instructions = max(most->instructions, self->caps.instructions);
+	most->share = max(most->share, self->caps.share);
+}
+
+static void take_caps(lua_State *L, int arg, enum lunatik_context context,
+		      struct lunatik_caps *caps, int *cpu)
+{
+	struct lunatik_caps most;
+
+	lunatik_default_caps(context, caps);
 	if (lua_isnoneornil(L, arg))
 		return;
+	most_caps(lunatik_toruntime(L), context, &most);
 	luaL_checktype(L, arg, LUA_TTABLE);
-	caps->memory = lunatik_optfieldrange(L, arg, "memory", caps->memory, 1, LUA_MAXINTEGER);
+	caps->memory = lunatik_optfieldrange(L, arg, "memory", caps->memory, 1, most.memory);
 	caps->instructions = lunatik_optfieldrange(L, arg, "instructions", caps->instructions,
-						   1, LUA_MAXINTEGER);
-	caps->share = lunatik_optfieldrange(L, arg, "share", caps->share, 1, 100);
+						   1, most.instructions);
+	caps->share = lunatik_optfieldrange(L, arg, "share", caps->share, 1, most.share);
 	*cpu = lunatik_optfieldrange(L, arg, "cpu", *cpu, -1, nr_cpu_ids - 1);
 }
 
@@ -267,8 +316,7 @@ static int new_runtime(lua_State *L)
 	struct holder *holder;
 	int cpu = -1, ret;
 
-	lunatik_default_caps(context, &caps);
-	take_caps(L, 3, &caps, &cpu);
+	take_caps(L, 3, context, &caps, &cpu);
 	lunatik_checksleep(L, "runtime");
 	lunatikvm_checkstack(L);
 	if (!lunatik_valid_name(script))
@@ -279,6 +327,7 @@ static int new_runtime(lua_State *L)
 		snprintf(name, sizeof(name), "%s:%d", script, cpu);
 
 	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
+	transfer->payer = lunatik_toruntime(L);
 	holder = lunatik_new(L, &lunatik_runtime_class, sizeof(*holder));
 
 	runtime = lunatik_create(name, context, cpu, &caps);
@@ -287,7 +336,7 @@ static int new_runtime(lua_State *L)
 	holder->runtime = runtime;
 
 	ret = lunatik_load(runtime, &error, lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_PATIENT);
-	transfer->error = error.text;
+	keep_error(transfer, error.text);
 	if (!ret)
 		ret = lunatik_arm(runtime);
 	else

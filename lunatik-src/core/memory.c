@@ -65,8 +65,8 @@ static void *get(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)
 }
 
 /*
- * lua_Alloc. A shrink must not fail; one that gives back less than half stays
- * where it is, so at most twice the counted bytes are held.
+ * lua_Alloc. A shrink must not fail: where there is no memory to move to, the
+ * block stays. Only there: Lua shrinks a stack again and again, by a third.
  */
 void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 {
@@ -84,11 +84,6 @@ void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 
 	if (nsize > osize && !fits(runtime, nsize - osize))
 		return NULL;
-
-	if (ptr && nsize <= osize && nsize > osize / 2) {
-		runtime->memory -= osize - nsize;
-		return ptr;
-	}
 
 	memory = get(runtime, nsize, gfp_of(runtime));
 	if (!memory) {

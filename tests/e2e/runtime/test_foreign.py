@@ -49,6 +49,44 @@ def test_a_killed_reader_ends_its_wait_and_not_the_script(machine: Machine) -> N
     assert "patient" in line and "broken" not in line
 
 
+def test_a_killed_caller_does_not_end_whom_it_resumed(machine: Machine) -> None:
+    run(machine, "served", "return function() require('linux').schedule(3000) return 'here' end")
+    resume = "lunatik -e 'return require(\"lunatik\")._ENV.runtimes.served:resume()'"
+    machine.fail(f"timeout -s KILL 1 {resume}")
+    assert machine.succeed(resume).strip() == "here"
+    assert "broken" not in machine.succeed("lunatik list")
+
+
+def test_a_thread_whose_child_was_stopped_still_waits(machine: Machine) -> None:
+    machine.copy_to(b"require('linux').schedule(20000)", "/lib/modules/lua/child.lua")
+    machine.copy_to(
+        b"""
+        local lunatik, linux = require("lunatik"), require("linux")
+        return function()
+            pcall(lunatik.runtime, "child", "softirq")
+            local began = linux.time()
+            linux.schedule(500)
+            lunatik._ENV.slept = (linux.time() - began) // 1000000
+        end
+        """,
+        "/lib/modules/lua/parent.lua",
+    )
+    machine.succeed("lunatik spawn parent")
+    machine.wait_until_succeeds("lunatik list | grep child")
+    machine.lua('require("lunatik").stop("child")')
+    slept = "lunatik -e 'return require(\"lunatik\")._ENV.slept'"
+    assert int(machine.wait_until_succeeds(f"{slept} | grep -v nil")) >= 450
+
+
+@pytest.mark.parametrize(
+    "makes", ["made = require('data').new(100000)", "while true do _ = ('x'):rep(100000) end"]
+)
+def test_what_a_finalizer_makes_at_the_end_is_given_back(machine: Machine, makes: str) -> None:
+    chunk = f"require('data')\nkeep = setmetatable({{}}, {{__gc = function() {makes} end}})"
+    assert machine.execute("lunatik -e -", input=chunk).status == 0
+    machine.wait_until_succeeds("rmmod lunatik_data")
+
+
 @pytest.mark.parametrize("wait", ["c:wait()", "linux.schedule()", "while true do c:wait(1) end"])
 def test_a_finalizer_does_not_wait(machine: Machine, wait: str) -> None:
     """Nobody could wake it, and the end of its runtime would never come."""

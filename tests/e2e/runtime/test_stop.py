@@ -194,3 +194,81 @@ def test_caps_that_are_none(machine: Machine, caps: str) -> None:
     machine.copy_to(b"return 1", "/lib/modules/lua/small.lua")
     chunk = f'require("lunatik").runtime("small", "process", {caps})'
     assert "bad " in machine.execute("lunatik -e -", input=chunk).stderr
+
+
+HOLDS = """
+local depths, at = {}, 1500
+while at > 5 do depths[at] = true at = at * 2 // 3 end
+local function down(n)
+    if n > 0 then down(n - 1) end
+    if depths[n] then coroutine.yield() end
+    return n
+end
+kept = {}
+for i = 1, 60 do
+    kept[i] = coroutine.create(down)
+    assert(coroutine.resume(kept[i], 1500))
+    for _ = 2, 12 do
+        collectgarbage()
+        assert(coroutine.resume(kept[i]))
+    end
+end
+collectgarbage()
+"""
+
+
+def test_what_is_held_is_what_is_counted(machine: Machine) -> None:
+    """A stack that shrinks little by little gives back what it does not count any more."""
+    machine.copy_to(HOLDS.encode(), "/lib/modules/lua/holds.lua")
+    free = "grep MemAvailable /proc/meminfo | tr -dc 0-9"
+    before = int(machine.succeed(free))
+    machine.lua(
+        """
+        local lunatik = require("lunatik")
+        lunatik._ENV.runtimes.holds = lunatik.runtime("holds", "process", {instructions = 1 << 40})
+        """,
+        timeout=60,
+    )
+    assert before - int(machine.succeed(free)) < 12 << 10
+
+
+def test_results_on_their_way_are_paid_for(machine: Machine) -> None:
+    machine.copy_to(
+        b"""
+        local s = ("x"):rep(100000)
+        return function(...) return s, s, s, s, s, s, s, s, s, s, s, s, {} end
+        """,
+        "/lib/modules/lua/giver.lua",
+    )
+    said = machine.lua(
+        """
+        collectgarbage("stop")
+        local giver = require("lunatik").runtime("giver")
+        for _ = 1, 600 do
+            local _, said = pcall(giver.resume, giver)
+            why = said
+        end
+        return why
+        """,
+        timeout=60,
+    )
+    assert "cannot" in said or "invalid" in said, said
+
+
+def test_a_script_gives_no_more_than_it_has(machine: Machine) -> None:
+    machine.copy_to(b"return 1", "/lib/modules/lua/small.lua")
+    machine.copy_to(
+        b"""
+        local lunatik = require("lunatik")
+        for _, caps in ipairs{{memory = 1 << 40}, {instructions = 300000}, {share = 60}} do
+            print(pcall(lunatik.runtime, "small", "softirq", caps))
+        end
+        lunatik.runtime("small", "softirq", {memory = 1 << 20, instructions = 5000, share = 5})
+        print("as much as it has")
+        """,
+        "/lib/modules/lua/giver.lua",
+    )
+    machine.succeed("lunatik run giver")
+    for field in ("memory", "instructions", "share"):
+        machine.succeed(f"dmesg | grep \"giver.*false.*field '{field}'\"")
+    machine.succeed("dmesg | grep 'as much as it has'")
