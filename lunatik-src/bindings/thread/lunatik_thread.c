@@ -17,10 +17,14 @@
 /* What a thread has to end by itself before its runtime is stopped. */
 #define THREAD_GRACE	HZ
 
+/* What the kernel allocates for a thread, on the account of who makes it. */
+#define THREAD_COST	(THREAD_SIZE + sizeof(struct task_struct))
+
 struct thread {
 	struct lunatik_hook hook;	/* of the runtime that runs in it */
 	struct lunatik_object *runtime;	/* counted, until the function returns */
 	struct task_struct *task;	/* counted; NULL: there is none */
+	struct lunatik_runtime *payer;	/* counted, while THREAD_COST is on its account */
 	struct completion ready;	/* all of the above is as it stays */
 	struct completion done;		/* the function has returned */
 	bool stop;			/* asked to */
@@ -35,6 +39,12 @@ static int thread_body(lua_State *L, void *arg)
 	return 0;
 }
 
+static void thread_unaccount(struct thread *thread)
+{
+	lunatik_unaccount(thread->payer, THREAD_COST);
+	lunatik_put(thread->payer);
+}
+
 /* The thread: nothing held. It owns references to runtime, hook and module. */
 static int thread_main(void *data)
 {
@@ -42,6 +52,7 @@ static int thread_main(void *data)
 
 	lunatik_run_alone(thread->hook.runtime, thread_body, NULL);
 	lunatik_object_put(thread->runtime);
+	thread_unaccount(thread);
 	complete_all(&thread->done);
 	lunatik_hook_cancel(&thread->hook);
 	lunatik_hook_put(&thread->hook);
@@ -174,9 +185,15 @@ static int thread_run(lua_State *L)
 	thread = lunatik_alloc(L, sizeof(*thread));
 	init_completion(&thread->ready);
 	init_completion(&thread->done);
+	if (!lunatik_account(lunatik_toruntime(L), THREAD_COST)) {
+		lunatik_free(thread);
+		return luaL_error(L, "not enough memory");
+	}
+	thread->payer = lunatik_get(lunatik_toruntime(L));
 
 	ret = lunatik_hook_add_to(runtime, &thread->hook, &thread_ops);
 	if (ret) {
+		thread_unaccount(thread);
 		lunatik_free(thread);
 		return lunatik_throw(L, ret);
 	}
@@ -184,6 +201,7 @@ static int thread_run(lua_State *L)
 	lunatik_hook_get(&thread->hook);
 	task = kthread_create(thread_main, thread, "%s", name);
 	if (IS_ERR(task)) {
+		thread_unaccount(thread);
 		complete_all(&thread->ready);
 		lunatik_hook_abort(&thread->hook);
 		lunatik_hook_put(&thread->hook);

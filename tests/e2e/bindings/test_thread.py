@@ -85,3 +85,27 @@ def test_refused_in_an_interrupt_runtime(machine: Machine, other: Callable[[str]
     other('require("thread")')
     with pytest.raises(CommandFailed, match="not available in a softirq runtime"):
         machine.succeed("lunatik run other softirq")
+
+
+def test_threads_are_paid_for(machine: Machine) -> None:
+    machine.copy_to(
+        b"local c = require('completion').new() return function() c:wait() end",
+        "/lib/modules/lua/waits.lua",
+    )
+    made = machine.lua(
+        """
+        local lunatik, thread = require("lunatik"), require("thread")
+        local waits = lunatik.runtime("waits")
+        for number = 1, 2000 do
+            local ok, why = pcall(thread.run, waits, "many")
+            if not ok then
+                waits:stop()
+                assert(why:find("not enough memory"), why)
+                return number
+            end
+        end
+        """,
+        timeout=60,
+    )
+    assert 10 < int(made) < 1000
+    machine.wait_until_succeeds("! grep -q many /proc/[0-9]*/comm")
