@@ -96,7 +96,7 @@ static int ticker_new(lua_State *L)
 	lua_Integer ms = lunatik_checkrange(L, 1, 1, TICKER_MS_MAX);
 	struct ticker_handle *handle;
 	struct ticker *ticker;
-	int callback;
+	int callback, cpu;
 
 	luaL_checktype(L, 2, LUA_TFUNCTION);
 	lunatik_checksleep(L, "ticker.new");
@@ -107,12 +107,18 @@ static int ticker_new(lua_State *L)
 	ticker = lunatik_alloc(L, sizeof(*ticker));
 	ticker->period = msecs_to_jiffies(ms);
 	ticker->callback = callback;
-	timer_setup(&ticker->timer, ticker_expired, 0);
+	cpu = lunatik_cpu(lunatik_toruntime(L));
+	timer_setup(&ticker->timer, ticker_expired, cpu < 0 ? 0 : TIMER_PINNED);
 
 	lunatik_hook_add(L, &ticker->hook, &ticker_ops);
 	lunatik_hook_get(&ticker->hook);
 	handle->ticker = ticker;
-	mod_timer(&ticker->timer, jiffies + ticker->period);
+	/* On another CPU the runtime of one would never answer. */
+	ticker->timer.expires = jiffies + ticker->period;
+	if (cpu < 0)
+		add_timer(&ticker->timer);
+	else
+		add_timer_on(&ticker->timer, cpu);
 	return 1;
 }
 

@@ -76,8 +76,17 @@ static int timer_start(lua_State *L)
 {
 	struct timer_handle *handle = lunatik_check(L, 1, &timer_class);
 	lua_Integer ms = lunatik_checkrange(L, 2, 0, TIMER_MS_MAX);
+	struct timer_list *list = &handle->timer->list;
+	int cpu = lunatik_cpu(handle->timer->hook.runtime);
 
-	mod_timer(&handle->timer->list, jiffies + msecs_to_jiffies(ms));
+	if (cpu < 0) {
+		mod_timer(list, jiffies + msecs_to_jiffies(ms));
+		return 0;
+	}
+	/* On another CPU the runtime of one would not answer. Its lock is held. */
+	timer_delete(list);
+	list->expires = jiffies + msecs_to_jiffies(ms);
+	add_timer_on(list, cpu);
 	return 0;
 }
 
@@ -119,7 +128,8 @@ static int timer_new(lua_State *L)
 	callback = lunatik_ref(L, 1);
 	timer = lunatik_alloc(L, sizeof(*timer));
 	timer->callback = callback;
-	timer_setup(&timer->list, timer_expired, 0);
+	timer_setup(&timer->list, timer_expired,
+		    lunatik_cpu(lunatik_toruntime(L)) < 0 ? 0 : TIMER_PINNED);
 
 	lunatik_hook_add(L, &timer->hook, &timer_hook_ops);
 	lunatik_hook_get(&timer->hook);

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lab.vm.machine import Machine
 
 SCRIPT = """
@@ -64,3 +66,30 @@ def test_broken_one_is_quiet_and_can_be_stopped(machine: Machine) -> None:
 def test_is_refused_where_it_does_not_belong(machine: Machine) -> None:
     run_in_process = machine.execute("lunatik -e 'require(\"ticker\")'")
     assert "ticker: not available in a process runtime" in run_in_process.stderr
+
+
+KINDS = {
+    "ticker": 'require("ticker").new(10, function() end)',
+    "timer": """
+        local again
+        again = require("timer").new(function() again:start(10) end)
+        again:start(10)
+        """,
+}
+
+
+@pytest.mark.machine(cpus=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_cpu_has_its_own(machine: Machine, kind: str) -> None:
+    machine.copy_to(KINDS[kind].encode(), "/lib/modules/lua/tick.lua")
+    machine.succeed("taskset 1 lunatik run tick softirq percpu", "sleep 0.5")
+    entries = machine.lua(
+        """
+        local all = {}
+        for _, runtime in ipairs(require("lunatik").status()) do
+            if runtime.name:find("^tick:") then all[#all + 1] = runtime.entries end
+        end
+        return table.concat(all, " ")
+        """
+    )
+    assert [int(count) > 5 for count in entries.split()] == [True, True], entries
