@@ -96,7 +96,7 @@ lua_Integer lunatik_optfieldrange(lua_State *L, int table, const char *name,
 }
 EXPORT_SYMBOL_GPL(lunatik_optfieldrange);
 
-/* The string stays alive as long as the field holds it. */
+/* The string stays on the stack: a metamethod may have made it for us only. */
 const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_t *length)
 {
 	const char *value;
@@ -105,7 +105,6 @@ const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_
 		luaL_error(L, "bad field '%s' (string expected, got %s)", name,
 			   luaL_typename(L, -1));
 	value = lua_tolstring(L, -1, length);
-	lua_pop(L, 1);
 	return value;
 }
 EXPORT_SYMBOL_GPL(lunatik_fieldstring);

@@ -263,8 +263,9 @@ lua_Integer lunatik_optrange(lua_State *L, int arg, lua_Integer fallback,
 /*
  * Fields of the table at @table, as in netfilter.register{hooknum = ...}. The
  * messages name the field. lunatik_fieldfunction() and lunatik_fieldref()
- * check for a function; the latter gives a reference (see lunatik_ref()), or
- * LUA_NOREF when it is absent and @optional.
+ * check for a function; lunatik_fieldstring() leaves the string on the stack,
+ * which keeps it alive (the field need not); lunatik_fieldref() gives a
+ * reference (see lunatik_ref()), or LUA_NOREF when it is absent and @optional.
  */
 lua_Integer lunatik_fieldrange(lua_State *L, int table, const char *name,
 			       lua_Integer min, lua_Integer max);
