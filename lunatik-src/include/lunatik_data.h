@@ -38,6 +38,7 @@ struct lunatik_view_ops {
  *	is attached to it, if not NULL. Context: that of lunatik_class.release
  * @near: the first bytes of the window, where they can be read in place, or NULL
  * @near_size: how many
+ * @far: what an access to others costs, in instructions, on top of its bytes
  *
  * The binding keeps @near true while the view is attached. It is a short cut
  * for reading; the operations must know all bytes.
@@ -48,6 +49,7 @@ struct lunatik_view {
 	void (*release)(struct lunatik_view *view);
 	const u8 *near;
 	size_t near_size;
+	size_t far;
 };
 
 /* Push a closed view; attach a struct lunatik_view to it. Any context. */

@@ -127,6 +127,7 @@ static void data_access(lua_State *L, struct access *access)
 		ret = access_data(access, data);
 	} else {
 		view = lunatik_check(L, 1, &view_class);
+		lunatik_charge(L, view->far);
 		access->ops = view->ops;
 		ret = access_do(access, view->lent);
 	}

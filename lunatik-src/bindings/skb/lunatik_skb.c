@@ -50,6 +50,9 @@
 /* Instructions' worth of a copy, whatever its length. */
 #define COPY_COST	64
 
+/* Steps along a packet's list of pieces, to the instruction. */
+#define PIECES_A_UNIT	4
+
 enum window_base {
 	WINDOW_NET,
 	WINDOW_MAC,
@@ -189,6 +192,22 @@ static void packet_hide(struct packet *packet)
 		packet->windows[i].view.near_size = 0;
 }
 
+/*
+ * The stack has parsed the options of an IPv4 header, remembers where they are,
+ * and writes there, or copies from there, by lengths that it does not check again.
+ */
+static bool options_parsed(const struct window *window, int start, size_t length)
+{
+	const struct sk_buff *skb = *window->skb;
+	const struct nf_hook_state *state = window->packet->lending->state;
+	int options = skb_network_offset(skb) + sizeof(struct iphdr);
+
+	if (state->pf != NFPROTO_IPV4 || state->hook == NF_INET_PRE_ROUTING ||
+	    state->hook == NF_INET_POST_ROUTING)
+		return false;
+	return start < options + IPCB(skb)->opt.optlen && start + (int)length > options;
+}
+
 static int window_write(void *lent, size_t offset, const void *from, size_t length)
 {
 	const struct window *window = lent;
@@ -204,6 +223,8 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 	ret = window_start(window, offset, length, &start);
 	if (ret)
 		return ret;
+	if (window->packet && options_parsed(window, start, length))
+		return -EOPNOTSUPP;
 	ret = skb_ensure_writable(skb, max(start + (int)length, 0));
 	if (ret)
 		return ret;
@@ -319,6 +340,17 @@ static void copy_data(lua_State *L, struct copy *copy, enum window_base base)
 	lunatik_attach(object, &window->view);
 }
 
+/* Fragments that were put together are a list, thousands long at worst. */
+static size_t pieces(const struct sk_buff *skb)
+{
+	const struct sk_buff *piece;
+	size_t count = 0;
+
+	skb_walk_frags(skb, piece)
+		count++;
+	return count;
+}
+
 static int packet_data(lua_State *L)
 {
 	static const char *const bases[] = {
@@ -334,6 +366,8 @@ static int packet_data(lua_State *L)
 		copy_data(L, packet->copy, base);
 		return 1;
 	}
+	window->view.far = pieces(packet->skb) / PIECES_A_UNIT;
+	lunatik_charge(L, window->view.far);
 	window_show(window);
 	lunatik_attach(window->object, &window->view);
 	lunatik_pushref(L, window->ref);
@@ -614,6 +648,9 @@ static int packet_forward(lua_State *L)
 	sending_check(L, lending);
 	frame = packet_duplicate(L, skb);
 	frame->dev = dev;
+	/* When it came is not when it is to be sent. */
+	skb_clear_tstamp(frame);
+	nf_reset_ct(frame);
 	skb_push(frame, -skb_mac_offset(frame));
 	__skb_queue_tail(&lending->frames, frame);
 	return 0;
@@ -1021,6 +1058,8 @@ static void reply_send_ipv4(struct net *net, struct sk_buff *reply)
 		return;
 	}
 	skb_dst_set(reply, &route->dst);
+	/* It may be cut into fragments. */
+	ip_select_ident(net, reply, NULL);
 	ip_local_out(net, NULL, reply);
 }
 

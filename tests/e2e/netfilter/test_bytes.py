@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from frames import frames
-from scapy.layers.inet import UDP
+from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 from wiring import ROUTED, flow, hook, wire
@@ -215,6 +215,51 @@ def test_packet_is_not_cut_below_its_headers(
     }[place]
     assert flow(machine, sender, receiver, address, 9999) == ["arrived"]
     machine.wait_until_succeeds("dmesg | grep 'stayed whole'")
+
+
+def test_options_that_the_stack_has_read_stay_as_they_are(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV4",
+        "inet.FORWARD",
+        """
+        local packet = skb:data()
+        if packet:getuint8(0) & 15 > 5 then
+            print("options", pcall(packet.setstring, packet, 20, "\\1\\1\\1"))
+            print("before", pcall(packet.setuint8, packet, 19, packet:getuint8(19)))
+        end
+        return ACCEPT""",
+    )
+    # The router writes its address where the option said that there is room.
+    assert "10.2.0.1" in machine.succeed("ip netns exec a ping -R -n -c 1 -W 5 10.2.0.2")
+    machine.succeed("dmesg | grep 'options.*false.*EOPNOTSUPP'", "dmesg | grep 'before.*true'")
+
+
+def test_reading_in_a_list_of_fragments_is_paid_for(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        "inet.LOCAL_IN",
+        """
+        local packet = skb:data()
+        if #packet > 20000 then
+            local last = #packet - 1
+            for _ = 1, 2000 do packet:getuint8(last) end
+            print("all for nothing")
+        end
+        return ACCEPT""",
+        options="priority = 0, conntrack = true",
+    )
+    big = IP(src="10.1.0.2", dst="10.1.0.1", id=7) / UDP(dport=9999) / Raw(bytes(32000))
+    pieces = [bytes(piece) for piece in fragment(big, fragsize=32)]
+    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
+    router = bytes.fromhex(machine.succeed("cat /sys/class/net/ra/address").replace(":", ""))
+    machine.copy_to(frames(pieces, router), "/tmp/frames")
+    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
+    machine.wait_until_succeeds("lunatik list | grep -i budget")
+    machine.fail("dmesg | grep 'all for nothing'")
 
 
 def test_copy_outlives_the_callback_and_a_view_does_not(machine: Machine) -> None:

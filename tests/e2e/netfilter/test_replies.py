@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from wiring import BRIDGED, PORT, ROUTED, flow, hook, run, wire
 
 from lab.vm.machine import Machine
 
 BOTH = ("10.2.0.2", "fd02::2")
+
+
+#: A socket with SO_TIMESTAMP, for which Python has no name.
+STAMPED = (
+    "import socket, time; here = socket.socket(); here.setsockopt(1, 29, 1); "
+    "print('ready', flush=True); time.sleep(600)"
+)
 
 
 def client(machine: Machine, *words: object) -> str:
@@ -168,8 +177,38 @@ def test_packet_inside_a_tunnel_has_no_link_header_to_be_sent_with(machine: Mach
     machine.wait_until_succeeds("dmesg | grep 'outer.*true.*false.*EINVAL'")
 
 
+def test_replies_in_pieces_can_be_told_apart(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_IN",
+        """
+        if port(skb) ~= 9999 then return ACCEPT end
+        skb:reply(("x"):rep(2000))
+        return DROP""",
+    )
+    machine.succeed(
+        "ip netns exec a tcpdump -i va -nv -c 4 'ip[6:2] & 0x3fff != 0' >/tmp/pieces 2>/tmp/ready &"
+    )
+    machine.wait_until_succeeds("grep listening /tmp/ready")
+    for _ in range(2):
+        assert client(machine, "ask", "a", "10.1.0.1", 9999, "lab").strip() == "x" * 2000
+    machine.wait_until_succeeds("grep '4 packets captured' /tmp/ready")
+    numbers = re.findall(r" id (\d+),", machine.succeed("cat /tmp/pieces"))
+    assert len(numbers) == 4
+    assert len(set(numbers)) == 2
+    assert "0" not in numbers
+
+
 def test_copy_is_sent_instead_of_its_packet(machine: Machine) -> None:
     wire(machine, BRIDGED)
+    # Somebody wants to know when packets came, and fq takes that for when they are to go.
+    machine.succeed(
+        "tc qdisc replace dev pb root fq",
+        f"""python3 -c "{STAMPED}" >/tmp/ready &""",
+    )
+    machine.wait_until_succeeds("grep ready /tmp/ready")
     run(
         machine,
         PORT
