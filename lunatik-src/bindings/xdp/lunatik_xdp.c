@@ -60,6 +60,7 @@ struct xdp_callback {
 	struct xdp_buff *buff;		/* lent; NULL between packets */
 	bool standalone;		/* fixed */
 	bool ended;			/* by detach(): no packets any more */
+	bool redirected;		/* this packet, as redirect() has noted */
 	u32 fallback;			/* verdict if the script has none; fixed */
 	atomic64_t failures;
 	struct xdp_device *device;	/* guarded by RTNL */
@@ -177,6 +178,7 @@ static int callback_handle(lua_State *L, void *arg)
 	lua_Integer action;
 
 	callback->buff = call->buff;
+	callback->redirected = false;
 	packet_show(callback);
 	lunatik_attach(callback->packet_object, &callback->packet_view);
 	lunatik_pushref(L, callback->function);
@@ -198,6 +200,9 @@ static int callback_handle(lua_State *L, void *arg)
 	/* What an eBPF program is told means what the two have agreed upon. */
 	if (action < 0 || action > (callback->standalone ? XDP_REDIRECT : INT_MAX))
 		luaL_error(L, "xdp callback returned no action");
+	/* Else it goes where a former packet was to go, which may be freed. */
+	if (callback->standalone && action == XDP_REDIRECT && !callback->redirected)
+		luaL_error(L, "xdp callback returned REDIRECT without redirect()");
 	return (int)action;
 }
 
@@ -574,11 +579,12 @@ CONTEXT_ADJUST(meta)
 /* return ctx:redirect(ifindex) */
 static int context_redirect(lua_State *L)
 {
-	u32 ifindex;
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+	u32 ifindex = lunatik_checkrange(L, 2, 1, INT_MAX);
+	u32 action = xdp_lua_redirect(ifindex);
 
-	lunatik_check(L, 1, &context_class);
-	ifindex = lunatik_checkrange(L, 2, 1, INT_MAX);
-	lua_pushinteger(L, xdp_lua_redirect(ifindex));
+	callback->redirected = action == XDP_REDIRECT;
+	lua_pushinteger(L, action);
 	return 1;
 }
 
@@ -588,20 +594,26 @@ static int context_redirect(lua_State *L)
  */
 static int context_redirect_map(lua_State *L)
 {
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
 	struct bpf_map *map;
+	u32 action;
 	u64 flags;
 	u32 key;
 
-	lunatik_check(L, 1, &context_class);
 	map = lunatik_checkdevmap(L, 2);
 	key = lunatik_checkrange(L, 3, 0, U32_MAX);
 	flags = lunatik_optrange(L, 4, 0, 0, U32_MAX);
-	lua_pushinteger(L, xdp_lua_redirect_map(map, key, flags));
+	action = xdp_lua_redirect_map(map, key, flags);
+	callback->redirected = action == XDP_REDIRECT;
+	lua_pushinteger(L, action);
 	return 1;
 }
 
 /* One VM instruction's worth of copying. */
 #define EVENT_BYTES_A_UNIT	32
+
+/* A record of perf's says its size in 16 bits; so much of it is left for ours. */
+#define EVENT_PERF_MAX	(U16_MAX - 256)
 
 /*
  * ctx:event(map, bytes[, length]) -> true, or nil and why not. A perf buffer
@@ -618,6 +630,8 @@ static int context_event(lua_State *L)
 	u64 flags = perf ? BPF_F_CURRENT_CPU | length << 32 : 0;
 	int ret;
 
+	if (perf && (size > EVENT_PERF_MAX || size + length > EVENT_PERF_MAX))
+		lunatik_throw(L, -E2BIG);
 	lunatik_charge(L, (size + length) / EVENT_BYTES_A_UNIT);
 	ret = xdp_lua_event_output(callback->buff, map, flags, bytes, size);
 	if (!ret) {

@@ -127,12 +127,14 @@ FAILING = {
     "error": 'error("rotten")',
     "rubbish": "return 'no action'",
     "memory": "return #('x'):rep(1 << 20)",
+    "nowhere": "return action.REDIRECT",
 }
 
 LOGGED = {
     "error": "rotten",
     "rubbish": "returned no action",
     "memory": "not enough memory",
+    "nowhere": "REDIRECT without redirect()",
 }
 
 
