@@ -323,6 +323,13 @@ static int function_check(struct xt_lua_slot *slot, const char *argument, bool m
 	return ret;
 }
 
+/* Who can't be asked just now has no objection, as who is not there has none. */
+static bool unasked(int err)
+{
+	return err == -ESHUTDOWN || err == -EAGAIN || err == -EBUSY || err == -EINTR ||
+	       err == -EDEADLK || err == -EREMOTE;
+}
+
 static int rule_make(enum xt_lua_kind kind, struct xt_lua_info *info)
 {
 	struct xt_lua_slot *slot;
@@ -340,7 +347,7 @@ static int rule_make(enum xt_lua_kind kind, struct xt_lua_info *info)
 	if (!slot)
 		return -ENOMEM;
 	ret = function_check(slot, info->argument, true);
-	if (ret <= 0) {
+	if (ret <= 0 && !unasked(ret)) {
 		slot_put(slot);
 		return ret < 0 ? ret : -EINVAL;
 	}

@@ -106,9 +106,9 @@ static void target_help(void)
 
 static void show(const struct xt_lua_info *info, const char *dashes)
 {
-	printf("%s %sfunction ", info->flags & XT_LUA_INVERT ? " !" : "", dashes);
-	/* xtables_save_string() puts a space before what it prints. */
-	printf("%s", info->function);
+	printf("%s %sfunction", info->flags & XT_LUA_INVERT ? " !" : "", dashes);
+	/* It puts a space before what it prints, and quotes around it if need be. */
+	xtables_save_string(info->function);
 	if (*info->argument) {
 		printf(" %sargument", dashes);
 		xtables_save_string(info->argument);

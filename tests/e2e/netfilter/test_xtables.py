@@ -66,6 +66,7 @@ def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -
         machine.succeed(
             f"{tables} -A FORWARD -m lua --function writes",
             f"{tables} -A FORWARD -m lua --function hotdrop",
+            f"{tables} -A FORWARD -m lua --function 'none such'",
             f"{tables} -A FORWARD -m lua --function port_is --argument 9999 -j DROP",
             f"{tables} -A FORWARD -j LUA --function judge",
             f"{tables} -A INPUT -p udp -m lua ! --function port_is --argument 9998 -j ACCEPT",
@@ -74,6 +75,7 @@ def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -
         assert "-m lua --function port_is --argument 9999 -j DROP" in saved
         assert "-m lua ! --function port_is --argument 9998 -j ACCEPT" in saved
         assert "-j LUA --function judge" in saved
+        assert '-m lua --function "none such"' in saved
         machine.fail(f"{tables} -A FORWARD -m lua --function port_is --argument none")
         machine.fail(f"{tables} -A FORWARD -m lua --argument 1")
         fates = flow(machine, "a", "b", address, 9999, 9998, 9997, 9996, 9995)
@@ -97,6 +99,31 @@ def test_name_is_taken_once(machine: Machine) -> None:
     assert done.status == 1
     assert "EEXIST" in done.stderr
     machine.succeed("lunatik stop one", "lunatik run two softirq")
+
+
+def test_dead_script_does_not_hold_its_table(machine: Machine, kernel: KernelInfo) -> None:
+    if not kernel.has("IP_NF_FILTER"):
+        pytest.skip("this kernel has no legacy tables")
+    wire(machine, ROUTED)
+    run(
+        machine,
+        """
+        require("xtable").match{
+            name = "stuck", proto = 17,
+            match = function() while true do end end,
+            checkentry = function(argument) return argument == "good" end,
+        }
+        """,
+        name="rules",
+    )
+    rule = "iptables-legacy -A FORWARD -m lua --function stuck --argument"
+    machine.succeed(f"{rule} good")
+    machine.fail(f"{rule} bad")
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    machine.wait_until_succeeds("lunatik list | grep -i budget")
+    # Any change makes all rules of a table anew.
+    machine.succeed("iptables-legacy -A FORWARD -p udp -j DROP")
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["lost"]
 
 
 def test_answers_do_not_lead_a_packet_past_its_rules(machine: Machine, kernel: KernelInfo) -> None:
