@@ -13,6 +13,7 @@ local BLOCKED <const> = {
 
 local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 local HEADER <const> = 12
+local NAME_MAX <const> = 255		-- longer ones no server answers
 local NXDOMAIN <const> = 3
 
 -- The question's name in lower case, and where the question ends.
@@ -20,7 +21,7 @@ local function question(payload)
 	local labels, at = {}, HEADER + 1
 	while true do
 		local length = payload:byte(at)
-		if not length or length > 63 then
+		if not length or length > 63 or at > HEADER + NAME_MAX then
 			return nil
 		elseif length == 0 then
 			break

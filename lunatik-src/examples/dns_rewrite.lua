@@ -13,8 +13,9 @@ local ADDRESSES <const> = {
 	[28] = "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\80",
 }
 
-local ACCEPT <const> = nf.action.ACCEPT
+local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 local HEADER <const> = 12
+local LENGTH_MAX <const> = 4096		-- what resolvers ask for at most, by UDP
 
 -- The offset behind a name: labels, and at most one pointer at their end.
 local function behind_name(view, at)
@@ -54,6 +55,9 @@ local function filter(skb)
 	local start, port = packet.udp(view)
 	if port ~= 53 or #view < start + HEADER or view:getuint8(start + 2) & 0x80 == 0 then
 		return ACCEPT
+	end
+	if #view > start + LENGTH_MAX then
+		return DROP
 	end
 	-- A torn message ends in "out of bounds", and passes.
 	local ok, changed = pcall(rewrite, view, start)

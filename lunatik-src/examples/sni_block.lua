@@ -14,6 +14,9 @@ local BLOCKED <const> = {
 }
 local PORT <const> = 443
 local HELLO_MAX <const> = 16384		-- bytes of a ClientHello that we wait for
+local RECORDS_MAX <const> = 256		-- that it is cut into
+local EXTENSIONS_MAX <const> = 128	-- before the name
+local NAME_MAX <const> = 255
 local PENDING_MAX <const> = 500		-- connections that we wait for at once
 local PATIENCE <const> = 10000		-- ms, at least, for each of them
 
@@ -42,14 +45,21 @@ local function server_name(hello)
 	end
 	local last = at + 2 + u16(hello, at)
 	at = at + 2
-	while at + 4 <= last do
+	for _ = 1, EXTENSIONS_MAX do
+		if at + 4 > last then
+			return ""
+		end
 		local kind, length = u16(hello, at), u16(hello, at + 2)
 		if kind == 0 then
-			return hello:sub(at + 9, at + 8 + u16(hello, at + 7)):lower()
+			local size = u16(hello, at + 7)
+			if size > NAME_MAX then
+				error("long")
+			end
+			return hello:sub(at + 9, at + 8 + size):lower()
 		end
 		at = at + 4 + length
 	end
-	return ""
+	error("many")
 end
 
 -- The handshake's bytes in a stream of records: the ClientHello when it is
@@ -62,6 +72,9 @@ local function client_hello(stream)
 		end
 		local length = u16(stream, at + 3)
 		local part = stream:sub(at + 5, at + 4 + length)
+		if #parts == RECORDS_MAX then
+			error("many")
+		end
 		parts[#parts + 1] = part
 		size = size + #part
 		at = at + 5 + length
@@ -105,8 +118,12 @@ local function feed(state, sequence, bytes)
 		return ACCEPT
 	end
 	state.done = true
-	local found, name = pcall(server_name, ok and hello or "")
-	state.refused = found and blocked(name)
+	local name
+	if ok and hello then
+		ok, name = pcall(server_name, hello)
+	end
+	-- What would take the whole budget to read is refused unread.
+	state.refused = not ok or blocked(name)
 	state.stream = ""
 	return state.refused and DROP or ACCEPT
 end

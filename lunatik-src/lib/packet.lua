@@ -13,6 +13,7 @@ local packet = {
 -- Extension headers that say how long they are.
 local SKIPPED <const> = {[0] = true, [43] = true, [60] = true}
 local FRAGMENT <const> = 44
+local HEADERS_MAX <const> = 32		-- more are an enemy's, who wants a script's budget
 
 --- The 16 bits at an offset of a view, as the network orders them.
 function packet.get16(view, offset)
@@ -40,9 +41,10 @@ local function locate4(view, size)
 end
 
 local function locate6(view, size)
-	local protocol, start = view:getuint8(6), 40
+	local protocol, start, headers = view:getuint8(6), 40, 0
 	while SKIPPED[protocol] or protocol == FRAGMENT do
-		if start + 8 > size then
+		headers = headers + 1
+		if start + 8 > size or headers > HEADERS_MAX then
 			return nil
 		end
 		local length = (view:getuint8(start + 1) + 1) * 8

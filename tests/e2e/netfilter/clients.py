@@ -126,6 +126,21 @@ def ask(sender: str, address: str, port: str, question: str) -> None:
         print(error.__class__.__name__)
 
 
+def say(sender: str, address: str, port: str, words: str) -> None:
+    """Send a file over TCP; print how it ended."""
+    enter(sender)
+    here = socket.create_connection((address, int(port)), timeout=10)
+    try:
+        here.sendall(Path(words).read_bytes())
+        here.shutdown(socket.SHUT_WR)
+        while here.recv(4096):
+            pass
+        print("end")
+    except OSError as error:
+        # Whichever call comes after the reset says it in its own way.
+        print("silence" if isinstance(error, TimeoutError) else "reset")
+
+
 def flows(sender: str, receiver: str, address: str, count: str) -> None:
     """Short TCP connections to port 443; how many went well, and how many did not."""
     enter(receiver)

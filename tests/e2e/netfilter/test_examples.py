@@ -17,6 +17,10 @@ DNS = (
 DRILL = "ip netns exec a drill"
 
 
+#: Sends a file over TCP; prints "reset" or "end", whichever comes.
+SAY = "python3 /tmp/clients.py say"
+
+
 @pytest.fixture
 def node(machine: Machine) -> Machine:
     """A router between the namespaces a and b."""
@@ -87,6 +91,64 @@ def test_sni_block(node: Machine, mtu: int) -> None:
     assert curl("www.other.example") == 0
     node.succeed("lunatik stop examples/sni_block")
     assert curl("www.blocked.example") == 0
+
+
+def hello(name: bytes, *, extensions: int = 0, record: int = 1 << 14) -> bytes:
+    """A ClientHello: so many empty extensions, the server's name, cut into records."""
+    entry = b"\0" + len(name).to_bytes(2, "big") + name
+    entry = len(entry).to_bytes(2, "big") + entry
+    listed = b"\xff\x01\0\0" * extensions + b"\0\0" + len(entry).to_bytes(2, "big") + entry
+    body = b"\3\3" + bytes(32) + b"\0" + b"\0\2\x13\1" + b"\1\0"
+    body += len(listed).to_bytes(2, "big") + listed
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    parts = [message[at : at + record] for at in range(0, len(message), record)]
+    return b"".join(b"\x16\3\1" + len(part).to_bytes(2, "big") + part for part in parts)
+
+
+HELLOS = {
+    "blocked": hello(b"www.blocked.example"),
+    "blocked in crumbs": hello(b"www.blocked.example", record=1),
+    "a long name": hello(b"a." * 650 + b"a"),
+    "many extensions": hello(b"free.example", extensions=3000),
+    "empty records": b"\x16\3\1\0\0" * 3000 + hello(b"free.example"),
+}
+
+
+@pytest.mark.limit(120)
+def test_sni_block_outlives_who_wants_its_budget(node: Machine) -> None:
+    node.succeed("lunatik run examples/sni_block softirq")
+    serve(node, "b", "10.2.0.2", 443)
+    for what, words in (HELLOS | {"free": hello(b"free.example")}).items():
+        node.copy_to(words, "/tmp/hello")
+        told = node.succeed(f"{SAY} a 10.2.0.2 443 /tmp/hello")
+        assert ("reset" in told) == (what in HELLOS), what
+        assert "budget" not in node.succeed("lunatik list"), what
+
+
+def test_dns_filters_outlive_who_wants_their_budget(node: Machine) -> None:
+    node.succeed("lunatik run examples/dns_block softirq; lunatik run examples/dns_rewrite softirq")
+    labels = "bytes(12) + b'\\1a' * 4000 + bytes(5)"
+    records = "bytes(2) + b'\\x80' + bytes(3) + b'\\xff\\xff' + bytes(32000)"
+    send = "import socket; s = socket.socket(2, 2)"
+    node.succeed(
+        f"""python3 -c "{send}; s.sendto({labels}, ('10.1.0.2', 53))" """,
+        f"""python3 -c "{send}; s.bind(('', 53)); s.sendto({records}, ('127.0.0.1', 5353))" """,
+    )
+    assert "budget" not in node.succeed("lunatik list")
+
+
+def test_headers_without_end_are_no_packet(node: Machine) -> None:
+    parse = """
+        local view = require("data").new(40 + {headers} * 8 + 20)
+        view:setuint8(0, 0x60)
+        view:setuint8(6, 60)
+        for i = 1, {headers} do
+            view:setuint8(32 + i * 8, i == {headers} and 6 or 60)
+        end
+        return tostring(require("packet").parse(view))
+    """
+    assert node.lua(parse.format(headers=32)) == "6"
+    assert node.lua(parse.format(headers=33)) == "nil"
 
 
 def test_tcp_reject(node: Machine) -> None:
