@@ -79,19 +79,20 @@ static int math_ult(lua_State *L)
 static int extreme(lua_State *L, int sign)
 {
 	int count = lua_gettop(L);
-	int chosen = 1;
+	lua_Integer best;
 	int i;
 
 	luaL_argcheck(L, count >= 1, 1, "value expected");
-	lunatikvm_charge(L, count);
-	for (i = 1; i <= count; i++) {
+	/* A numeral in a string is read, of up to 200 characters. */
+	lunatikvm_charge(L, 8 * (size_t)count);
+	best = luaL_checkinteger(L, 1);
+	for (i = 2; i <= count; i++) {
 		lua_Integer n = luaL_checkinteger(L, i);
-		lua_Integer best = lua_tointeger(L, chosen);
 
 		if (sign < 0 ? n < best : n > best)
-			chosen = i;
+			best = n;
 	}
-	lua_pushinteger(L, lua_tointeger(L, chosen));
+	lua_pushinteger(L, best);
 	return 1;
 }
 

@@ -116,8 +116,12 @@ HELLOS = {
 
 @pytest.mark.limit(120)
 def test_sni_block_outlives_who_wants_its_budget(node: Machine) -> None:
-    node.succeed("lunatik run examples/sni_block softirq")
-    serve(node, "b", "10.2.0.2", 443)
+    # A thread for each: who was reset leaves a connection behind that waits.
+    node.succeed(
+        "lunatik run examples/sni_block softirq",
+        "ip netns exec b python3 -m http.server 443 --bind 10.2.0.2 >/dev/null 2>&1 &",
+    )
+    node.wait_until_succeeds("ip netns exec b ss -Hltn | grep -q ':443 '")
     for what, words in (HELLOS | {"free": hello(b"free.example")}).items():
         node.copy_to(words, "/tmp/hello")
         told = node.succeed(f"{SAY} a 10.2.0.2 443 /tmp/hello")

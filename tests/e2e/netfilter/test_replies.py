@@ -206,7 +206,7 @@ def test_copy_is_sent_instead_of_its_packet(machine: Machine) -> None:
     # Somebody wants to know when packets came, and fq takes that for when they are to go.
     machine.succeed(
         "tc qdisc replace dev pb root fq",
-        f"""python3 -c "{STAMPED}" >/tmp/ready &""",
+        f"""python3 -c "{STAMPED}" >/tmp/ready 2>&1 &""",
     )
     machine.wait_until_succeeds("grep ready /tmp/ready")
     run(

@@ -85,6 +85,10 @@ local t = {}
 for i = 1, 5000 do t[i] = "0x" .. i end
 while true do math.max(table.unpack(t)) end
 
+--- long_numerals: budget
+local s = ("0"):rep(1 << 20)
+while true do pcall(math.abs, s) end
+
 --- keys_of_one_hash: budget
 local t = {}
 for i = 1, 20000 do t[i << 48] = true end
