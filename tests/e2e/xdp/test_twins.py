@@ -229,6 +229,23 @@ def test_perf_buffer_gets_the_same_events(pairs: list[Pair]) -> None:
         assert len({len(event) for event in events["ebpf"]}) >= 4, "the packet is in them"
 
 
+def test_event_larger_than_a_record_is_refused(pairs: list[Pair]) -> None:
+    pair = pairs[0]
+    run(
+        pair.machine,
+        f"""
+        local perf = require("bpf").perf("{pair.of["lua"]}/t_perf")
+        local bytes = ("x"):rep(70000)
+        require("xdp").attach(function(ctx)
+            print("event", pcall(ctx.event, ctx, perf, bytes))
+            return require("linux.xdp").PASS
+        end, {{dev = "r0"}})
+        """,
+    )
+    pair.machine.succeed("ip netns exec client ping -q -c 1 -W 2 192.0.2.2")
+    pair.machine.succeed("dmesg | grep 'event.*false.*E2BIG'")
+
+
 def test_map_lives_as_long_as_its_script(pairs: list[Pair]) -> None:
     pair = pairs[0]
     machine = pair.machine
