@@ -87,7 +87,7 @@ PACKAGES = (
     Package("mmdebstrap", "image", "makes the Debian root file system", ("mmdebstrap",)),
     Package("erofs-utils", "image", "makes images and payload disks", ("mkfs.erofs",)),
     Package("debian-archive-keyring", "image", "verifies Debian's suites"),
-    Package("uidmap", "image", "makes images without root", ("newuidmap",), optional=True),
+    Package("uidmap", "image", "makes images without root", ("newuidmap",)),
     Package("qemu-system-x86", "vm", "runs machines", ("qemu-system-x86_64",), least="7.2"),
     Package("qemu-utils", "vm", "makes overlay disks", ("qemu-img",), least="7.2"),
     Package("vde2", "vm", "is the switch of a LAN", ("vde_switch",)),

@@ -231,6 +231,11 @@ def _explain(recipe: Recipe, error: ProgramFailed) -> UserError | HostError | In
             )
     wrong = [line for line in text.splitlines() if line.startswith(("E: ", "Err:"))]
     said = "\n".join(wrong[-6:]) or error.finished.tail(6)
+    if "unable to pick chroot mode" in text:
+        return HostError(
+            "an ordinary user makes images in a user namespace, which this host does not allow",
+            right="install uidmap, have a line in /etc/subuid, or be root",
+        )
     if "No space left on device" in text:
         return HostError(f"no space left on the disk while the image was made:\n{said}")
     if "Could not resolve" in text or "Could not connect" in text or "Failed to fetch" in text:

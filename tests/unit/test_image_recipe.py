@@ -96,6 +96,11 @@ def test_another_package_is_another_image(file: Path) -> None:
         ),
         ("Err:1 http://x\n  Could not resolve 'x'\n", HostError, "mirror cannot be reached"),
         ("dpkg: No space left on device\n", HostError, "no space left"),
+        (
+            "E: unable to pick chroot mode automatically (use --mode for manual selection)\n",
+            HostError,
+            "install uidmap",
+        ),
         ("E: something else\n", InfraError, "mmdebstrap failed:\nE: something else"),
     ],
 )
