@@ -19,9 +19,9 @@ MANGLE = """
     if number == 9999 then
         assert(packet:getuint8(start) == 108)
         packet:setuint8(start, 88)
-        assert(packet:getuint8(start) == 88)
+        if packet:getuint8(start) ~= 88 then return DROP end
         skb:checksum()
-        assert(packet:getuint8(start) == 88)
+        if packet:getuint8(start) ~= 88 then return DROP end
     end
     return ACCEPT
 """

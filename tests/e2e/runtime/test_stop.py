@@ -201,6 +201,7 @@ HOLDS = """
 local depths, at = {}, 1500
 while at > 5 do depths[at] = true at = at * 2 // 3 end
 local function down(n)
+    local a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t, u
     if n > 0 then down(n - 1) end
     if depths[n] then coroutine.yield() end
     return n
