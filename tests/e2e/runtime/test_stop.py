@@ -229,7 +229,8 @@ def test_what_is_held_is_what_is_counted(machine: Machine, kernel: KernelInfo) -
     machine.lua(
         """
         local lunatik = require("lunatik")
-        lunatik._ENV.runtimes.holds = lunatik.runtime("holds", "process", {instructions = 1 << 40})
+        local caps = {instructions = 1 << 40, memory = 64 << 20}
+        lunatik._ENV.runtimes.holds = lunatik.runtime("holds", "process", caps)
         """,
         timeout=60,
     )
