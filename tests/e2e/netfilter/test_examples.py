@@ -17,10 +17,6 @@ DNS = (
 DRILL = "ip netns exec a drill"
 
 
-#: Sends a file over TCP; prints "reset" or "end", whichever comes.
-SAY = "python3 /tmp/clients.py say"
-
-
 @pytest.fixture
 def node(machine: Machine) -> Machine:
     """A router between the namespaces a and b."""
@@ -124,7 +120,7 @@ def test_sni_block_outlives_who_wants_its_budget(node: Machine) -> None:
     node.wait_until_succeeds("ip netns exec b ss -Hltn | grep -q ':443 '")
     for what, words in (HELLOS | {"free": hello(b"free.example")}).items():
         node.copy_to(words, "/tmp/hello")
-        told = node.succeed(f"{SAY} a 10.2.0.2 443 /tmp/hello")
+        told = client(node, "say", "a", "10.2.0.2", 443, "/tmp/hello")
         assert ("reset" in told) == (what in HELLOS), what
         assert "budget" not in node.succeed("lunatik list"), what
 
