@@ -132,6 +132,133 @@ static int base_offset(const struct sk_buff *skb, enum window_base base)
 							 skb_network_offset(skb);
 }
 
+/* ---- transport ---------------------------------------------------------- */
+
+/* What the transport checksum covers: @start is relative to skb->data. */
+struct transport {
+	int start;
+	unsigned int length;
+	u8 protocol;
+	__wsum pseudo;
+};
+
+static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
+{
+	int offset = skb_network_offset(skb);
+	struct iphdr *header;
+	unsigned int size;
+	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
+
+	if (ret)
+		return ret;
+	size = ip_hdr(skb)->ihl * 4;
+	ret = skb_ensure_writable(skb, offset + size);
+	if (ret)
+		return ret;
+	header = ip_hdr(skb);
+	if (size < sizeof(*header) || ntohs(header->tot_len) < size ||
+	    ntohs(header->tot_len) > skb->len - offset)
+		return -EINVAL;
+	ip_send_check(header);
+	transport->start = offset + size;
+	transport->length = ntohs(header->tot_len) - size;
+	transport->protocol = ip_is_fragment(header) ? 0 : header->protocol;
+	transport->pseudo = csum_tcpudp_nofold(header->saddr, header->daddr,
+					       transport->length, header->protocol, 0);
+	return 0;
+}
+
+static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
+{
+	int offset = skb_network_offset(skb);
+	struct ipv6hdr *header;
+	__be16 fragment;
+	u8 protocol;
+	int start;
+	int end;
+	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
+
+	if (ret)
+		return ret;
+	protocol = ipv6_hdr(skb)->nexthdr;
+	start = ipv6_skip_exthdr(skb, offset + sizeof(*header), &protocol, &fragment);
+	header = ipv6_hdr(skb);
+	end = offset + sizeof(*header) + ntohs(header->payload_len);
+	/* Headers that are longer than the payload they are in are an enemy's. */
+	if (start < 0 || start > end || end > skb->len)
+		return -EINVAL;
+	transport->start = start;
+	transport->length = end - start;
+	transport->protocol = fragment ? 0 : protocol;
+	transport->pseudo = ~csum_unfold(csum_ipv6_magic(&header->saddr, &header->daddr,
+							 transport->length, protocol, 0));
+	return 0;
+}
+
+static int transport_field(const struct transport *transport)
+{
+	switch (transport->protocol) {
+	case IPPROTO_TCP:
+		return offsetof(struct tcphdr, check);
+	case IPPROTO_UDP:
+		return offsetof(struct udphdr, check);
+	default:
+		return -1;
+	}
+}
+
+static int transport_find(struct sk_buff *skb, struct transport *transport)
+{
+	switch (skb->protocol) {
+	case htons(ETH_P_IP):
+		return transport_ipv4(skb, transport);
+	case htons(ETH_P_IPV6):
+		return transport_ipv6(skb, transport);
+	default:
+		return -EPROTONOSUPPORT;
+	}
+}
+
+static bool chained(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb) && skb_shinfo(skb)->gso_type & SKB_GSO_FRAGLIST;
+}
+
+/*
+ * GRO may chain packets (rx-gro-list): the first one has its own checksum, and
+ * whoever parts them derives the others' from theirs, by the ports and
+ * addresses that differ. Any other write would spoil them. So make of the chain,
+ * before, what GRO makes else: one buffer, whose sums are filled in at the end.
+ */
+static int packet_join(struct sk_buff *skb)
+{
+	struct transport transport = {};
+	__sum16 sum;
+	int field;
+	int ret;
+
+	if (!chained(skb))
+		return 0;
+	if (skb->encapsulation)
+		return -EOPNOTSUPP;
+	ret = transport_find(skb, &transport);
+	if (ret)
+		return ret;
+	field = transport_field(&transport);
+	if (field < 0 || transport.length < field + sizeof(sum))
+		return -EOPNOTSUPP;
+	ret = skb_linearize_cow(skb);
+	if (ret)
+		return ret;
+	sum = ~csum_fold(transport.pseudo);
+	skb_store_bits(skb, transport.start + field, &sum, sizeof(sum));
+	skb->ip_summed = CHECKSUM_PARTIAL;
+	skb->csum_start = skb_headroom(skb) + transport.start;
+	skb->csum_offset = field;
+	skb_shinfo(skb)->gso_type &= ~SKB_GSO_FRAGLIST;
+	return 0;
+}
+
 /* ---- windows ------------------------------------------------------------ */
 
 static size_t window_size(const void *lent)
@@ -225,6 +352,9 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 		return ret;
 	if (window->packet && options_parsed(window, start, length))
 		return -EOPNOTSUPP;
+	ret = packet_join(skb);
+	if (ret)
+		return ret;
 	ret = skb_ensure_writable(skb, max(start + (int)length, 0));
 	if (ret)
 		return ret;
@@ -412,6 +542,42 @@ static unsigned int packet_least(const struct sk_buff *skb)
 	return max(least, 0);
 }
 
+/* How long a super packet's headers are, those that each of its segments has. */
+static int gso_headers(const struct sk_buff *skb)
+{
+	int transport = skb_transport_offset(skb);
+	struct tcphdr buffer;
+	const struct tcphdr *tcp;
+
+	if (skb_shinfo(skb)->gso_type & SKB_GSO_UDP_L4)
+		return transport + sizeof(struct udphdr);
+	/* Segments of a datagram are fragments. */
+	if (!(skb_shinfo(skb)->gso_type & (SKB_GSO_TCPV4 | SKB_GSO_TCPV6)))
+		return transport;
+	tcp = skb_header_pointer(skb, transport, sizeof(buffer), &buffer);
+	return tcp ? transport + __tcp_hdrlen(tcp) : -EINVAL;
+}
+
+/*
+ * What is one segment is no super packet any more, and GSO refuses it. In a
+ * tunnel there is nobody else who fills in two sums.
+ */
+static int gso_shorten(struct sk_buff *skb, unsigned int length)
+{
+	int headers;
+
+	if (!skb_is_gso(skb))
+		return 0;
+	if (skb->encapsulation)
+		return -EOPNOTSUPP;
+	headers = gso_headers(skb);
+	if (headers < 0)
+		return headers;
+	if (length <= headers + skb_shinfo(skb)->gso_size)
+		skb_gso_reset(skb);
+	return 0;
+}
+
 /* Longer by zero bytes, or shorter, at the end; headers stay as they are. */
 static int packet_resize(lua_State *L)
 {
@@ -423,8 +589,10 @@ static int packet_resize(lua_State *L)
 	if (length < skb->len && length < packet_least(skb))
 		lunatik_throw(L, EINVAL);
 	sum_forget(skb);
+	lunatik_try(L, packet_join(skb));
 	if (length <= skb->len) {
 		lunatik_try(L, skb_ensure_writable(skb, min(length, skb_headlen(skb))));
+		lunatik_try(L, gso_shorten(skb, length));
 		lunatik_try(L, pskb_trim(skb, length));
 		return 0;
 	}
@@ -441,79 +609,6 @@ static int packet_resize(lua_State *L)
 						lunatik_gfp(L)));
 	skb_put_zero(skb, more);
 	return 0;
-}
-
-/* What the transport checksum covers: @start is relative to skb->data. */
-struct transport {
-	int start;
-	unsigned int length;
-	u8 protocol;
-	__wsum pseudo;
-};
-
-static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
-{
-	int offset = skb_network_offset(skb);
-	struct iphdr *header;
-	unsigned int size;
-	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
-
-	if (ret)
-		return ret;
-	size = ip_hdr(skb)->ihl * 4;
-	ret = skb_ensure_writable(skb, offset + size);
-	if (ret)
-		return ret;
-	header = ip_hdr(skb);
-	if (size < sizeof(*header) || ntohs(header->tot_len) < size ||
-	    ntohs(header->tot_len) > skb->len - offset)
-		return -EINVAL;
-	ip_send_check(header);
-	transport->start = offset + size;
-	transport->length = ntohs(header->tot_len) - size;
-	transport->protocol = ip_is_fragment(header) ? 0 : header->protocol;
-	transport->pseudo = csum_tcpudp_nofold(header->saddr, header->daddr,
-					       transport->length, header->protocol, 0);
-	return 0;
-}
-
-static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
-{
-	int offset = skb_network_offset(skb);
-	struct ipv6hdr *header;
-	__be16 fragment;
-	u8 protocol;
-	int start;
-	int end;
-	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
-
-	if (ret)
-		return ret;
-	protocol = ipv6_hdr(skb)->nexthdr;
-	start = ipv6_skip_exthdr(skb, offset + sizeof(*header), &protocol, &fragment);
-	header = ipv6_hdr(skb);
-	end = offset + sizeof(*header) + ntohs(header->payload_len);
-	/* Headers that are longer than the payload they are in are an enemy's. */
-	if (start < 0 || start > end || end > skb->len)
-		return -EINVAL;
-	transport->start = start;
-	transport->length = end - start;
-	transport->protocol = fragment ? 0 : protocol;
-	transport->pseudo = ~csum_unfold(csum_ipv6_magic(&header->saddr, &header->daddr,
-							 transport->length, protocol, 0));
-	return 0;
-}
-
-static int transport_field(const struct transport *transport)
-{
-	switch (transport->protocol) {
-	case IPPROTO_TCP:
-		return offsetof(struct tcphdr, check);
-	case IPPROTO_UDP:
-		return offsetof(struct udphdr, check);
-	default:
-		return -1;
-	}
 }
 
 /*
@@ -566,20 +661,10 @@ static int packet_checksum(lua_State *L)
 {
 	struct sk_buff *skb = packet_writable(L);
 	struct transport transport = {};
-	int ret;
 
 	lunatik_charge(L, skb->len / 32);
-	switch (skb->protocol) {
-	case htons(ETH_P_IP):
-		ret = transport_ipv4(skb, &transport);
-		break;
-	case htons(ETH_P_IPV6):
-		ret = transport_ipv6(skb, &transport);
-		break;
-	default:
-		ret = -EPROTONOSUPPORT;
-	}
-	lunatik_try(L, ret);
+	lunatik_try(L, packet_join(skb));
+	lunatik_try(L, transport_find(skb, &transport));
 	lunatik_try(L, transport_checksum(skb, &transport));
 	return 0;
 }
@@ -600,8 +685,8 @@ static struct sk_buff *packet_duplicate(lua_State *L, const struct sk_buff *skb)
 {
 	struct sk_buff *copy;
 
-	/* A chain of packets that share headers; skb_copy() warns about it. */
-	if (skb_shinfo(skb)->gso_type & SKB_GSO_FRAGLIST)
+	/* skb_copy() warns about it. */
+	if (chained(skb))
 		lunatik_throw(L, EOPNOTSUPP);
 	lunatik_charge(L, COPY_COST + skb->len / 32);
 	copy = skb_copy(skb, lunatik_gfp(L) | __GFP_NOWARN);

@@ -93,6 +93,24 @@ def big(sender: str, receiver: str, address: str, size: str) -> None:
         print("lost")
 
 
+def train(sender: str, receiver: str, address: str, count: str, port: str = "9999") -> None:
+    """Datagrams of 1000 bytes in one buffer, sent to 9999; of each that came to a port:
+    number, size, bytes of 0xaa."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    enter(receiver)
+    there = socket.socket(family, socket.SOCK_DGRAM)
+    there.bind((address, int(port)))
+    there.settimeout(2)
+    enter(sender)
+    here = socket.socket(family, socket.SOCK_DGRAM)
+    here.setsockopt(socket.IPPROTO_UDP, 103, 1000)  # UDP_SEGMENT
+    here.sendto(b"".join(bytes([number] * 1000) for number in range(int(count))), (address, 9999))
+    with contextlib.suppress(TimeoutError):
+        for _ in range(int(count)):
+            came = there.recv(1 << 16)
+            print(f"{came[0]}:{len(came)}:{came.count(0xAA)}")
+
+
 def connect(sender: str, address: str, port: str) -> None:
     """How a TCP connection begins: "open", or the error's name."""
     enter(sender)

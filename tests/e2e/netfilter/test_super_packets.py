@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Packets that GSO and GRO keep together, changed by a script."""
+
+from __future__ import annotations
+
+import pytest
+from wiring import ROUTED, hook, wire
+
+from lab.vm.machine import Machine
+
+ADDRESSES = pytest.mark.parametrize("address", ["10.2.0.2", "fd02::2"])
+
+FORWARD = """
+    local number, start, packet = port(skb)
+    if number == 9999 then
+        print("together", #packet - start)
+        {body}
+        skb:checksum()
+    end
+    return ACCEPT
+"""
+
+#: The length fields, as they are to be for a packet of so many bytes.
+CUT = """
+    local length = start + {payload}
+    skb:resize(length)
+    packet = skb:data()
+    local function set16(offset, value)
+        packet:setuint8(offset, value >> 8)
+        packet:setuint8(offset + 1, value & 255)
+    end
+    if packet:getuint8(0) >> 4 == 4 then set16(2, length) else set16(4, length - 40) end
+    set16(start - 4, length - start + 8)
+"""
+
+
+def train(machine: Machine, address: str, count: int, *, port: int = 9999) -> list[str]:
+    return machine.succeed(f"python3 /tmp/clients.py train a b {address} {count} {port}").split()
+
+
+def chain(machine: Machine) -> None:
+    """The router's card chains datagrams that come one by one."""
+    machine.succeed(
+        "ip netns exec a ethtool -K va tx off",
+        "ethtool -K ra gro on rx-gro-list on",
+        "ethtool -K rb tx off",
+    )
+
+
+@ADDRESSES
+def test_chain_is_written_to_the_last_packet(machine: Machine, address: str) -> None:
+    wire(machine, ROUTED)
+    chain(machine)
+    body = "for at = start + 500, #packet - 1, 1000 do packet:setuint8(at, 0xaa) end"
+    hook(machine, "INET", "inet.FORWARD", FORWARD.format(body=body))
+    assert train(machine, address, 8) == [f"{number}:1000:1" for number in range(8)]
+    machine.succeed("dmesg | grep 'together.*8000'")
+
+
+@ADDRESSES
+def test_chain_with_another_port_keeps_its_sums(machine: Machine, address: str) -> None:
+    wire(machine, ROUTED)
+    chain(machine)
+    hook(machine, "INET", "inet.FORWARD", FORWARD.format(body="packet:setuint8(start - 5, 14)"))
+    came = train(machine, address, 8, port=9998)
+    assert came == [f"{number}:1000:0" for number in range(8)]
+    machine.succeed("dmesg | grep 'together.*8000'")
+
+
+@ADDRESSES
+@pytest.mark.parametrize(
+    ("payload", "came"),
+    [(2500, ["0:1000:0", "1:1000:0", "2:500:0"]), (1000, ["0:1000:0"]), (400, ["0:400:0"])],
+)
+def test_super_packet_is_cut(machine: Machine, address: str, payload: int, came: list[str]) -> None:
+    wire(machine, ROUTED)
+    # Whole to the router, in pieces from there.
+    machine.succeed("ethtool -K rb tx off")
+    hook(machine, "INET", "inet.FORWARD", FORWARD.format(body=CUT.format(payload=payload)))
+    assert train(machine, address, 8) == came
+    machine.succeed("dmesg | grep 'together.*8000'")
