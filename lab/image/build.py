@@ -105,18 +105,18 @@ def inputs(recipe: Recipe) -> dict[str, Json]:
     """Everything that decides what an image is."""
     return {
         "packages": packages(recipe),
-        "program": seal.digest_file(recipe.resolve("program")),
+        "program": files(recipe.resolve("program")),
         "names": list(recipe.names),
         "power": list(recipe.power),
         "overlay": files(recipe.resolve("overlay")),
     }
 
 
-def files(overlay: Path) -> dict[str, Json]:
-    """Content and mode of each file of an overlay."""
+def files(directory: Path) -> dict[str, Json]:
+    """Content and mode of each file below a directory."""
     return {
-        str(path.relative_to(overlay)): [seal.digest_file(path), path.stat().st_mode & 0o777]
-        for path in sorted(overlay.rglob("*"))
+        str(path.relative_to(directory)): [seal.digest_file(path), path.stat().st_mode & 0o777]
+        for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
 
@@ -263,7 +263,8 @@ def _add_own(recipe: Recipe, tree: Path) -> None:
 def compile_program(recipe: Recipe, target: Path) -> None:
     """Compile the lab's own program of the guest, static."""
     flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
-    run(["gcc", *flags, "-o", target, recipe.resolve("program")])
+    sources = sorted(recipe.resolve("program").glob("*.c"))
+    run(["gcc", *flags, "-o", target, *sources])
 
 
 def _pack(tree: Path, target: Path) -> None:

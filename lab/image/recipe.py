@@ -21,7 +21,8 @@ class Recipe(Entry):
     Attributes:
         suite: of Debian.
         overlay: directory whose files are copied over the tree.
-        program: C source of the lab's own program, which is init among others.
+        program: directory with the C of the lab's own program, which is init among
+            others.
         names: links to it beside it.
         power: links to it in /usr/sbin.
         packages: each with its reason.
@@ -52,7 +53,7 @@ def read(file: Path) -> Recipe:
         raise UserError(
             f"`{'.'.join(path)}`: {detail['msg'].lower()}", file=file, line=_line(raw, path)
         ) from None
-    for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_file)):
+    for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_dir)):
         if not wanted(recipe.resolve(field)):
             raise recipe.where(field).error(f"there is no `{recipe.resolve(field)}`")
     return recipe

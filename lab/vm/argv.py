@@ -14,14 +14,14 @@ from lab.vm.spec import Dgram, MachineSpec, Nic, Stream, Vde, Wire
 
 PROGRAM = "qemu-system-x86_64"
 
-#: Where the image keeps the lab's own program (vm-images/guest.c).
+#: Where the image keeps the lab's own program (vm-images/guest).
 INIT = "/usr/lib/lab/init"
 
 #: The address of the card that leads to the guest's sshd.
 SSH_MAC = "52:54:00:fe:00:01"
 
 AGENT_PORT = "org.qemu.guest_agent.0"
-WAKE_PORT = "lab.wake"
+EXECUTOR_PORT = "lab.executor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ class Places:
         return self.runtime / "agent"
 
     @property
-    def waker(self) -> Path:
-        """What gives a clone its own name, clock, ...; see wake.py."""
-        return self.runtime / "waker"
+    def executor(self) -> Path:
+        """What runs commands, and wakes clones; see executor.py."""
+        return self.runtime / "executor"
 
     @property
     def terminal(self) -> Path:
@@ -228,9 +228,9 @@ def _serial(places: Places) -> Iterator[str]:
     )
     yield from (
         "-chardev",
-        _server("waker", places.waker),
+        _server("executor", places.executor),
         "-device",
-        f"virtserialport,nr=2,chardev=waker,name={WAKE_PORT}",
+        f"virtserialport,nr=2,chardev=executor,name={EXECUTOR_PORT}",
     )
     yield from (
         "-chardev",

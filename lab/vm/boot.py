@@ -13,11 +13,11 @@ from lab.vm import argv, loop
 from lab.vm.argv import Memory, Places
 from lab.vm.channel import AgentChannel
 from lab.vm.errors import GuestSilent
+from lab.vm.executor import Executor
 from lab.vm.machine import Machine
 from lab.vm.qemu import Qemu
 from lab.vm.runtime import runtime
 from lab.vm.spec import MachineSpec
-from lab.vm.wake import Waker
 
 #: Seconds from QEMU's start to the agent's first answer; it takes 2.5 here
 #: without hardware virtualisation.
@@ -33,12 +33,12 @@ class Started:
 
     qemu: Qemu
     channel: AgentChannel
-    waker: Waker
+    executor: Executor
 
     async def start(self) -> None:
         """Start QEMU and take up every port, before the guest looks at them."""
         await self.qemu.start()
-        await self.waker.connect()
+        await self.executor.connect()
         await self.channel.connect()
 
     def machine(self, spec: MachineSpec, *, cloned: bool = False) -> Machine:
@@ -73,12 +73,18 @@ def assemble(
     qemu = Qemu(
         node=spec.name, argv=argv.compose(spec, places=places, memory=memory), places=places
     )
-    channel = AgentChannel(
-        node=spec.name, socket=places.agent, patience=spec.patience, doom=qemu.doom
+    executor = Executor(
+        node=spec.name, socket=places.executor, patience=spec.patience, doom=qemu.doom
     )
-    waker = Waker(node=spec.name, socket=places.waker, doom=qemu.doom)
-    qemu.closers += [channel.close, waker.close]
-    return Started(qemu, channel, waker)
+    channel = AgentChannel(
+        node=spec.name,
+        socket=places.agent,
+        patience=spec.patience,
+        doom=qemu.doom,
+        executor=executor,
+    )
+    qemu.closers += [channel.close, executor.close]
+    return Started(qemu, channel, executor)
 
 
 def guarded(started: Started, work: Coroutine[Any, Any, None]) -> None:

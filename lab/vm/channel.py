@@ -12,7 +12,6 @@ import base64
 import binascii
 import contextlib
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from qemu.qmp.qmp_client import ExecuteError
 from lab.errors import LabError
 from lab.vm import loop
 from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
+from lab.vm.executor import Executor, RawCompleted
 from lab.vm.machine import Completed
 
 #: Seconds for one answer of the agent's, apart from a command's own time.
@@ -36,17 +36,8 @@ READ_LIMIT = 64 * 1024 * 1024
 #: Seconds between two questions whether a long command has ended.
 LONG = 0.1
 
-#: Where the image keeps the lab's `run` (vm-images/guest.c).
+#: Where the image keeps the lab's `run` (vm-images/guest).
 RUN = "/usr/lib/lab/run"
-
-
-@dataclass(frozen=True)
-class RawCompleted:
-    """A `Completed` whose output is bytes."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
 
 
 class AgentChannel:
@@ -59,6 +50,7 @@ class AgentChannel:
         doom: done with the reason once the machine is known to be lost.
         shared: other processes speak to this agent too: hang up while a long
             command runs, and begin by seeing that nobody else's answer comes.
+        executor: runs the commands instead, where the machine has one.
     """
 
     def __init__(
@@ -69,12 +61,14 @@ class AgentChannel:
         patience: float,
         doom: asyncio.Future[LabError],
         shared: bool = False,
+        executor: Executor | None = None,
     ) -> None:
         self.node = node
         self.socket = socket
         self.silence = SILENCE * patience
         self.doom = doom
         self.shared = shared
+        self.executor = executor
         self._client: QMPClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -114,6 +108,8 @@ class AgentChannel:
         return Completed(status=done.status, stdout=_text(done.stdout), stderr=_text(done.stderr))
 
     async def _run(self, command: str, timeout: float, stdin: bytes | None) -> RawCompleted:
+        if self.executor is not None:
+            return await self.executor.run(command, timeout=timeout, stdin=stdin)
         request: dict[str, object] = {"path": RUN, "arg": [command], "capture-output": True}
         if stdin is not None:
             request["input-data"] = base64.b64encode(stdin).decode()

@@ -28,6 +28,7 @@ from lab.vm.boot import Started
 from lab.vm.machine import Machine
 from lab.vm.qemu import plain
 from lab.vm.spec import MachineSpec, Nic
+from lab.vm.wake import wake
 
 #: Says why a kernel log must not be frozen, or None.  Given by lab.watch.
 Inspect = Callable[[str], str | None]
@@ -131,7 +132,7 @@ def _freeze(spec: MachineSpec, path: Path, inspect: Inspect | None) -> None:
         _examine(machine, inspect)
         # What a first command touches shall be in the guest's page cache.
         machine.succeed("true")
-        loop.call(started.waker.wake(base))
+        loop.call(wake(started.executor, base))
         loop.call(_save(started, path / "state"))
     finally:
         machine.stop()
@@ -169,7 +170,7 @@ async def _resume(started: Started, spec: MachineSpec, state: Path) -> None:
     await qemu.ask("migrate-incoming", {"uri": f"exec:cat {shlex.quote(str(state))}"})
     await _transferred(started, "completed")
     await qemu.ask("cont")
-    await started.waker.wake(spec)
+    await wake(started.executor, spec)
 
 
 async def _ignore_memory(started: Started) -> None:

@@ -78,5 +78,20 @@ def test_a_guest_that_floods_its_console(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_agent_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.vm.channel.SILENCE", 1.0)
+    with boot(spec(), tmp_path) as machine:
+        machine.succeed("kill -STOP $(pidof qemu-ga)")
+        with pytest.raises(GuestSilent, match="agent did not answer"):
+            machine.copy_from("/etc/hostname", timeout=1)
+
+
+def test_an_executor_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.vm.executor.SILENCE", 1.0)
     with boot(spec(), tmp_path) as machine, pytest.raises(GuestSilent, match="did not answer"):
-        machine.execute("kill -STOP $(pidof qemu-ga); sleep 100", timeout=60)
+        machine.execute("kill -STOP $PPID; sleep 100", timeout=60)
+
+
+def test_an_executor_that_is_killed(tmp_path: Path) -> None:
+    with boot(spec(), tmp_path) as machine:
+        with pytest.raises(GuestSilent, match="was killed while a command ran"):
+            machine.execute("kill -KILL $PPID; sleep 100", timeout=60)
+        assert machine.succeed("echo on") == "on\n"

@@ -40,8 +40,8 @@ lab.name=a dummy.numdummies=0 ifb.numifbs=0
 -device virtio-serial-pci,max_ports=8
 -chardev socket,id=agent,path=/r/agent,server=on,wait=off
 -device virtserialport,nr=1,chardev=agent,name=org.qemu.guest_agent.0
--chardev socket,id=waker,path=/r/waker,server=on,wait=off
--device virtserialport,nr=2,chardev=waker,name=lab.wake
+-chardev socket,id=executor,path=/r/executor,server=on,wait=off
+-device virtserialport,nr=2,chardev=executor,name=lab.executor
 -chardev socket,id=terminal,path=/r/terminal,server=on,wait=off
 -device virtconsole,nr=3,chardev=terminal
 -chardev socket,id=qmp,path=/r/qmp,server=on,wait=off

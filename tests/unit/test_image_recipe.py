@@ -16,7 +16,7 @@ from lab.store import key
 GOOD = """\
 suite: bookworm
 overlay: overlay
-program: guest.c
+program: guest
 names: [init, run]
 packages:
   kmod: loads modules
@@ -28,7 +28,8 @@ packages:
 def file(tmp_path: Path) -> Path:
     (tmp_path / "overlay" / "etc").mkdir(parents=True)
     (tmp_path / "overlay" / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
-    (tmp_path / "guest.c").write_text("int main(void) { return 0; }\n")
+    (tmp_path / "guest").mkdir()
+    (tmp_path / "guest" / "guest.c").write_text("int main(void) { return 0; }\n")
     (tmp_path / "image.yaml").write_text(GOOD)
     return tmp_path / "image.yaml"
 
@@ -55,7 +56,7 @@ def test_shipped_recipe_is_good() -> None:
         ("suite: bookworm", "suite: 12", r"image.yaml:1: "),
         ("  kmod: loads", "  Kmod!: loads", r"image.yaml:6: .*Kmod!"),
         ("overlay: overlay", "overlay: nowhere", r"image.yaml:2: there is no `.*/nowhere`"),
-        ("program: guest.c", "program: gone.c", r"image.yaml:3: there is no `.*/gone.c`"),
+        ("program: guest", "program: gone", r"image.yaml:3: there is no `.*/gone`"),
     ],
 )
 def test_mistakes(file: Path, old: str, new: str, message: str) -> None:
@@ -74,7 +75,7 @@ def test_the_labs_own_files_do_not_make_the_packages_again(file: Path) -> None:
     whole, packages = image_key(file), packages_key(file)
     (file.parent / "overlay" / "etc" / "hosts").write_text("::1 localhost\n")
     second = image_key(file)
-    (file.parent / "guest.c").write_text("int main(void) { return 1; }\n")
+    (file.parent / "guest" / "guest.c").write_text("int main(void) { return 1; }\n")
     assert len({whole, second, image_key(file)}) == 3
     assert packages_key(file) == packages
 

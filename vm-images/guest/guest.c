@@ -2,11 +2,12 @@
 /*
  * The lab's own program in a guest; what it does depends on its name:
  *
- *   init      process 1: lays the file system, starts the agent, reaps;
- *             a child of it wakes clones: gives them their own randomness,
- *             clock, name and addresses
- *   run       runs a shell command in a session of its own, so that a time
- *             limit can end all of it
+ *   init      process 1: lays the file system, starts the agent, reaps; a
+ *             child of it is the executor, which also wakes clones: gives them
+ *             their own randomness, clock, name and addresses
+ *   execute   the executor at a Unix socket, for the lab's own tests
+ *   run       runs a shell command for the agent in a session of its own, so
+ *             that a time limit can end all of it
  *   poweroff  also reboot, halt, shutdown
  *
  * One static C program because under emulation each exec() costs
@@ -30,14 +31,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/random.h>
 
+#include "executor.h"
+
 #define AGENT_PORT "org.qemu.guest_agent.0"
-#define WAKE_PORT "lab.wake"
+#define EXECUTOR_PORT "lab.executor"
 #define WAKE_WORDS 64
 #define SHELL_ENDED "\r\nThe shell has ended. Enter starts another one, Control-] leaves.\r\n"
 #define SEED_MAX 256
@@ -353,29 +357,43 @@ static const char *wake(char *line)
 }
 
 /*
- * Reads from a port of its own, so that a clone is itself without an exec(),
- * which would be half of the time until its first answer.  It ends with its
- * connection: only the lab that starts a machine ever wakes it.
+ * It has a port of its own and ends with its connection: only the lab that has
+ * started a machine speaks to it, others speak to the agent.
  */
-static void start_waker(void)
+static pid_t start_executor(bool again)
 {
-	char port[300], line[4096], answer[128];
-	const char *wrong;
-	FILE *stream;
+	char port[300];
+	pid_t pid;
 	int fd;
 
-	if (!find_port(WAKE_PORT, port, sizeof(port)) || fork())
-		return;
+	if (!find_port(EXECUTOR_PORT, port, sizeof(port)))
+		return -1;
+	pid = fork();
+	if (pid)
+		return pid;
 	setsid();
 	fd = open(port, O_RDWR | O_CLOEXEC);
-	stream = fd < 0 ? NULL : fdopen(fd, "r");
-	while (stream && fgets(line, sizeof(line), stream)) {
-		wrong = wake(line);
-		snprintf(answer, sizeof(answer), "%s\n", wrong ? wrong : "ok");
-		if (write(fd, answer, strlen(answer)) < 0)
-			break;
+	_exit(fd < 0 ? 0 : executor(fd, again, wake));
+}
+
+/* execute SOCKET */
+static int execute(int argc, char **argv)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int fd, server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: execute SOCKET\n");
+		return 2;
 	}
-	_exit(0);
+	strncpy(name.sun_path, argv[1], sizeof(name.sun_path) - 1);
+	if (server < 0 || bind(server, (struct sockaddr *)&name, sizeof(name)) ||
+	    listen(server, 1)) {
+		perror(argv[1]);
+		return 1;
+	}
+	fd = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+	return fd < 0 ? 1 : executor(fd, false, wake);
 }
 
 static void set_environment(void)
@@ -391,9 +409,9 @@ static void set_environment(void)
 
 static int init(void)
 {
-	pid_t agent, terminal, gone;
+	pid_t agent, worker, terminal, gone;
 	char name[65];
-	int fd;
+	int fd, status;
 
 	if (getpid() != 1) {
 		fprintf(stderr, "init: to be run by the kernel\n");
@@ -412,16 +430,18 @@ static int init(void)
 		sethostname(name, strlen(name));
 	set_up("lo");
 	agent = start_agent();
-	start_waker();
+	worker = start_executor(false);
 	terminal = start_terminal("");
 	for (;;) {
-		gone = wait(NULL);
+		gone = wait(&status);
 		if (gone < 0 && errno == ECHILD)
 			pause();
 		if (gone > 0 && gone == agent) {
 			usleep(100 * 1000);
 			agent = start_agent();
 		}
+		if (gone > 0 && gone == worker && WIFSIGNALED(status))
+			worker = start_executor(true);
 		if (gone > 0 && gone == terminal) {
 			usleep(100 * 1000);
 			terminal = start_terminal(SHELL_ENDED);
@@ -458,6 +478,8 @@ int main(int argc, char **argv)
 	name = name ? name + 1 : argv[0];
 	if (!strcmp(name, "init"))
 		return init();
+	if (!strcmp(name, "execute"))
+		return execute(argc, argv);
 	if (!strcmp(name, "run"))
 		return run(argc, argv);
 	if (!strcmp(name, "reboot"))

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commands through the lab's own program in the guest (vm-images/guest/executor.c).
+
+Only whoever started a machine has it; everybody else has the guest agent. It
+says by itself when a command has ended, and starts no program but the shell,
+so a command costs half of what it does through the agent, and a fresh clone,
+which has to translate all that it executes, gives its first answer in time.
+
+Frames go both ways: kind, number and length, 32 bits each, and so many bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InfraError, LabError
+from lab.vm.errors import CommandRefused, CommandTimeout, GuestSilent
+
+#: Seconds, for a patience of 1, in which the guest must give a sign of life.
+SILENCE = 20.0
+
+#: Seconds without one until it is asked for one.
+QUIET = 2.0
+
+#: Bytes of one frame of a command's input.
+PIECE = 256 * 1024
+
+#: Bytes kept of each of a command's streams; as many as the agent keeps.
+KEPT = 16 * 1024 * 1024
+
+#: Seconds that a broken connection waits for the news why it broke.
+NEWS = 2.0
+
+_HEAD = struct.Struct("<III")
+
+
+class _To(IntEnum):
+    """What the guest is told."""
+
+    WAKE = 1
+    RUN = 2
+    FEED = 3
+    INPUT = 4
+    KILL = 5
+    PING = 6
+
+
+class _From(IntEnum):
+    """What the guest tells."""
+
+    WOKE = 1
+    OUTPUT = 2
+    ERROR = 3
+    ENDED = 4
+    REFUSED = 5
+    PONG = 6
+    LOST = 7
+
+
+@dataclass(frozen=True)
+class RawCompleted:
+    """A `Completed` whose output is bytes."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass
+class _Request:
+    """What is on its way; `answer` is the frame that ended it."""
+
+    answer: asyncio.Future[tuple[_From, bytes]]
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+
+
+class Executor:
+    """The lab's end of one machine's executor; any number of commands at once.
+
+    Args:
+        node: the machine's name, for messages.
+        socket: where QEMU has its port.
+        patience: multiplies SILENCE.
+        doom: done with the reason once the machine is known to be lost.
+    """
+
+    def __init__(
+        self, *, node: str, socket: Path, patience: float, doom: asyncio.Future[LabError]
+    ) -> None:
+        self.node = node
+        self.socket = socket
+        self.silence = SILENCE * patience
+        self.doom = doom
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, _Request] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        #: When it last gave a sign of life, and when it was asked for one since.
+        self._heard = 0.0
+        self._asked: float | None = None
+
+    async def connect(self) -> None:
+        """Connect; before the guest looks, which takes a closed port for the end."""
+        reader, self._writer = await asyncio.open_unix_connection(str(self.socket))
+        self._reading = asyncio.ensure_future(self._read(reader))
+
+    async def close(self) -> None:
+        """Hang up; nobody will speak to this executor again."""
+        writer, self._writer = self._writer, None
+        if self._reading is not None:
+            self._reading.cancel()
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def wake(self, words: str, *, timeout: float) -> None:
+        """Make a clone itself; the words are wake.py's.
+
+        Raises:
+            GuestSilent: it did not answer within `timeout` seconds.
+            InfraError: it could not.
+        """
+        number, request = self._begin(_To.WAKE, words.encode())
+        try:
+            if not await self._answered(request, timeout):
+                raise GuestSilent(f"{self.node}: the clone did not wake within {timeout:g} s")
+        finally:
+            self._requests.pop(number, None)
+        wrong = request.answer.result()[1].decode()
+        if wrong:
+            raise InfraError(f"{self.node}: the clone could not set its {wrong}")
+
+    async def run(self, command: str, *, timeout: float, stdin: bytes | None) -> RawCompleted:
+        """Run a shell command.
+
+        Raises:
+            CommandTimeout: it took longer; its process group was killed.
+            CommandRefused: it could not be started.
+            GuestSilent, MachineDied: the machine is lost.
+        """
+        number, request = self._begin(_To.RUN if stdin is None else _To.FEED, command.encode())
+        try:
+            self._feed(number, stdin)
+            if not await self._answered(request, timeout):
+                await self._end(number, request)
+                raise CommandTimeout(
+                    node=self.node,
+                    command=command,
+                    seconds=timeout,
+                    stdout=request.stdout.decode(errors="replace"),
+                    stderr=request.stderr.decode(errors="replace"),
+                )
+        except asyncio.CancelledError:
+            with contextlib.suppress(LabError):
+                await asyncio.shield(self._end(number, request))
+            raise
+        finally:
+            self._requests.pop(number, None)
+        kind, said = request.answer.result()
+        if kind is _From.REFUSED:
+            raise CommandRefused(f"{self.node}: `{command}` was not started: {said.decode()}")
+        return RawCompleted(int(said), bytes(request.stdout), bytes(request.stderr))
+
+    def _begin(self, kind: _To, said: bytes) -> tuple[int, _Request]:
+        number = next(self._numbers)
+        request = _Request(asyncio.get_running_loop().create_future())
+        self._requests[number] = request
+        self._tell(kind, number, said)
+        return number, request
+
+    def _feed(self, number: int, stdin: bytes | None) -> None:
+        if stdin is None:
+            return
+        for start in range(0, len(stdin), PIECE):
+            self._tell(_To.INPUT, number, stdin[start : start + PIECE])
+        self._tell(_To.INPUT, number, b"")
+
+    async def _end(self, number: int, request: _Request) -> None:
+        """Kill a command's process group; what it has said comes before its end.
+
+        Raises:
+            GuestSilent, MachineDied: it is the machine that does not go on.
+        """
+        self._tell(_To.KILL, number)
+        if self._asked is None:
+            self._ask()
+        while not await self._answered(request, self.silence / 4) and self._asked is not None:
+            pass
+
+    async def _answered(self, request: _Request, timeout: float) -> bool:
+        """Whether the answer came in time, from a guest that lives.
+
+        Raises:
+            GuestSilent, MachineDied: it does not.
+        """
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        deadline = began + timeout
+        assert self._reading is not None
+        while not request.answer.done():
+            left = deadline - clock()
+            if left <= 0 and not self.doom.done():
+                return False
+            ends: set[asyncio.Future[Any]] = {request.answer, self.doom, self._reading}
+            await asyncio.wait(ends, timeout=min(left, QUIET), return_when=asyncio.FIRST_COMPLETED)
+            if request.answer.done():
+                break
+            await self._see_that_it_lives(began, clock())
+        # Its exception, if it has one.
+        request.answer.result()
+        return True
+
+    async def _see_that_it_lives(self, began: float, now: float) -> None:
+        assert self._reading is not None
+        if self._reading.done():
+            # A broken connection comes a moment before the news why it broke.
+            await asyncio.wait({self.doom}, timeout=NEWS)
+        if self.doom.done():
+            raise self.doom.result()
+        if self._reading.done():
+            raise GuestSilent(f"{self.node}: the guest's executor closed the connection")
+        if self._asked is None:
+            if now - max(self._heard, began) >= QUIET:
+                self._ask()
+        elif now - self._asked > self.silence:
+            raise GuestSilent(
+                f"{self.node}: the guest's executor did not answer within {self.silence:g} s"
+            )
+
+    def _ask(self) -> None:
+        """Ask for a sign of life."""
+        self._asked = asyncio.get_running_loop().time()
+        self._tell(_To.PING, 0)
+
+    def _tell(self, kind: _To, number: int, said: bytes = b"") -> None:
+        if self.doom.done():
+            raise self.doom.result()
+        if self._writer is None:
+            raise GuestSilent(f"{self.node}: nobody is connected to the guest's executor")
+        self._writer.write(_HEAD.pack(kind, number, len(said)) + said)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        clock = asyncio.get_running_loop().time
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                kind, number, length = _HEAD.unpack(await reader.readexactly(_HEAD.size))
+                said = await reader.readexactly(length)
+                self._heard, self._asked = clock(), None
+                self._take(_From(kind), number, said)
+
+    def _take(self, kind: _From, number: int, said: bytes) -> None:
+        if kind is _From.LOST:
+            self._lose_all()
+        request = self._requests.get(number)
+        if request is None or request.answer.done():
+            return
+        if kind is _From.OUTPUT:
+            request.stdout += said[: KEPT - len(request.stdout)]
+        elif kind is _From.ERROR:
+            request.stderr += said[: KEPT - len(request.stderr)]
+        else:
+            request.answer.set_result((kind, said))
+
+    def _lose_all(self) -> None:
+        """Another executor has taken the place of one that was killed."""
+        for request in self._requests.values():
+            if not request.answer.done():
+                request.answer.set_exception(
+                    GuestSilent(f"{self.node}: the guest's executor was killed while a command ran")
+                )

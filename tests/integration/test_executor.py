@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The executor as guests have it, run on the host, with the lab's end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.image import build, recipe
+from lab.manifest import ROOT
+from lab.vm import executor as executors
+from lab.vm import loop
+from lab.vm.errors import CommandRefused, CommandTimeout, GuestSilent, MachineDied
+from lab.vm.executor import Executor, RawCompleted
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It goes by its name."""
+    target = tmp_path_factory.mktemp("guest") / "execute"
+    build.compile_program(recipe.read(ROOT / "vm-images" / "debian.yaml"), target)
+    return target
+
+
+@pytest.fixture
+def guest(program: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([program, tmp_path / "port"]) as process:
+        try:
+            while not (tmp_path / "port").exists():
+                assert process.poll() is None
+                time.sleep(0.005)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def doom() -> asyncio.Future[LabError]:
+    async def make() -> asyncio.Future[LabError]:
+        return asyncio.get_running_loop().create_future()
+
+    return loop.call(make())
+
+
+@pytest.fixture
+def executor(
+    guest: subprocess.Popen[bytes], tmp_path: Path, doom: asyncio.Future[LabError]
+) -> Iterator[Executor]:
+    it = Executor(node="a", socket=tmp_path / "port", patience=1, doom=doom)
+    loop.call(it.connect())
+    yield it
+    loop.call(it.close())
+
+
+def run(
+    executor: Executor, command: str, *, timeout: float = 20, stdin: bytes | None = None
+) -> RawCompleted:
+    return loop.call(executor.run(command, timeout=timeout, stdin=stdin))
+
+
+def test_status_and_both_streams(executor: Executor) -> None:
+    done = run(executor, "echo out; echo err >&2; exit 3")
+    assert done == RawCompleted(3, b"out\n", b"err\n")
+
+
+@pytest.mark.parametrize(("name", "status"), [("KILL", 137), ("PIPE", 141), ("CHLD", 0)])
+def test_signals_are_as_in_a_shell(executor: Executor, name: str, status: int) -> None:
+    """None is ignored or blocked."""
+    assert run(executor, f"kill -{name} $$").status == status
+
+
+def test_input_is_empty_unless_there_is_some(executor: Executor) -> None:
+    assert run(executor, "cat; echo end").stdout == b"end\n"
+    much = bytes(range(256)) * 8192
+    assert run(executor, "cat", stdin=much).stdout == much
+    assert run(executor, "cat", stdin=b"").stdout == b""
+
+
+def test_who_does_not_read_its_input_ends_all_the_same(executor: Executor) -> None:
+    assert run(executor, "head -c 3", stdin=b"abcdef" * 300_000).stdout == b"abc"
+    assert run(executor, "exit 5", stdin=bytes(1 << 21)).status == 5
+
+
+def test_it_inherits_nothing(executor: Executor) -> None:
+    assert run(executor, "exec ls /proc/self/fd").stdout.split() == [b"0", b"1", b"2", b"3"]
+
+
+def test_many_at_once(executor: Executor) -> None:
+    results: dict[int, bytes] = {}
+
+    def one(number: int) -> None:
+        done = run(executor, f"sleep 0.{number % 7}; head -c 200000 /dev/zero; echo {number}")
+        results[number] = done.stdout
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: bytes(200_000) + b"%d\n" % number for number in range(40)}
+
+
+def test_a_command_ends_with_whoever_holds_its_output(executor: Executor, tmp_path: Path) -> None:
+    assert run(executor, "(sleep 0.3; echo late) & echo soon").stdout == b"soon\nlate\n"
+    run(executor, f"(sleep 1; touch {tmp_path}/late) >/dev/null 2>&1 &")
+    assert not (tmp_path / "late").exists()
+
+
+def test_timeout_ends_the_process_group(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(CommandTimeout, match=r"within 0\.5 s") as caught:
+        run(executor, f"echo here; (sleep 2; touch {tmp_path}/late) & sleep 60", timeout=0.5)
+    assert caught.value.stdout == "here\n"
+    time.sleep(2.5)
+    assert not (tmp_path / "late").exists()
+
+
+def test_interrupt_ends_the_command_too(executor: Executor, tmp_path: Path) -> None:
+    began = tmp_path / "began"
+
+    async def work() -> None:
+        task = asyncio.ensure_future(
+            executor.run(f"echo $$ >{began}; exec sleep 60", timeout=60, stdin=None)
+        )
+        while not (began.exists() and began.read_text()):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    loop.call(work())
+    assert not Path("/proc", began.read_text().strip()).exists()
+
+
+def test_output_is_kept_up_to_a_limit(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "KEPT", 1000)
+    done = run(executor, "head -c 5000 /dev/zero; head -c 999 /dev/zero >&2; exit 4")
+    assert (done.status, len(done.stdout), len(done.stderr)) == (4, 1000, 999)
+
+
+def test_a_command_too_long_is_refused(executor: Executor) -> None:
+    with pytest.raises(CommandRefused, match="was not started: Argument list too long"):
+        run(executor, "true " + "x" * 140_000)
+    assert run(executor, "echo on").stdout == b"on\n"
+
+
+def test_a_quiet_guest_is_asked_and_a_silent_one_given_up(
+    executor: Executor, guest: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "QUIET", 0.1)
+    executor.silence = 1.0
+    assert run(executor, "sleep 2").status == 0
+    guest.send_signal(signal.SIGSTOP)
+    for timeout in (0.2, 60.0):
+        with pytest.raises(GuestSilent, match="did not answer within 1 s"):
+            run(executor, "true", timeout=timeout)
+    guest.send_signal(signal.SIGCONT)
+
+
+def test_an_executor_that_is_gone(executor: Executor, guest: subprocess.Popen[bytes]) -> None:
+    os.kill(guest.pid, signal.SIGKILL)
+    guest.wait()
+    with pytest.raises(GuestSilent, match="closed the connection"):
+        run(executor, "true")
+
+
+def test_the_machines_end_is_what_is_told(
+    executor: Executor, doom: asyncio.Future[LabError]
+) -> None:
+    reason = MachineDied("a: QEMU ended", reason="qemu")
+    threading.Timer(0.3, loop.loop().call_soon_threadsafe, (doom.set_result, reason)).start()
+    for _ in range(2):
+        with pytest.raises(MachineDied, match="QEMU ended"):
+            run(executor, "sleep 60")
+
+
+def test_a_clone_that_cannot_be_woken(executor: Executor) -> None:
+    with pytest.raises(LabError, match="could not set its wake"):
+        loop.call(executor.wake("too few", timeout=10))
+
+
+def test_words_in_pieces_are_put_together(guest: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """A port may give a frame byte by byte, and two at once."""
+
+    async def work() -> list[tuple[int, int, bytes]]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "port"))
+        frame = executors._HEAD.pack(2, 7, 7) + b"echo on"
+        for byte in frame:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        ping = executors._HEAD.pack(6, 8, 0)
+        writer.write(ping + ping)
+        told: list[tuple[int, int, bytes]] = []
+        while len(told) < 4:
+            kind, number, length = executors._HEAD.unpack(await reader.readexactly(12))
+            told.append((kind, number, await reader.readexactly(length)))
+        writer.close()
+        return told
+
+    told = loop.call(work())
+    assert sorted(told) == [(2, 7, b"on\n"), (4, 7, b"0"), (6, 8, b""), (6, 8, b"")]
+    assert guest.wait(5) == 0

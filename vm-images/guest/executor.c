@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The lab's hand in a guest: runs shell commands, many at once, and tells at
+ * once what they write and how they end. Nobody asks whether one has ended, and
+ * no program but the shell is started: under emulation each costs milliseconds,
+ * in a fresh clone tens of them.
+ *
+ * What goes over the port, both ways, are frames: a kind, a command's number
+ * and a length, 32 bits each, the least significant byte first, and so many
+ * bytes. Numbers are given by the host. Its other end is lab/vm/executor.py.
+ */
+#define _GNU_SOURCE
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "executor.h"
+
+/* From the host. */
+enum {
+	WAKE = 1,	/* words; answered by WOKE */
+	RUN = 2,	/* a command, whose stdin is empty */
+	FEED = 3,	/* a command whose stdin comes by INPUT */
+	INPUT = 4,	/* some of it; its end, if there are no bytes */
+	KILL = 5,	/* the command's whole process group */
+	PING = 6,	/* answered by PONG */
+};
+
+/* To the host. */
+enum {
+	WOKE = 1,	/* nothing, or the word that could not be made true */
+	OUTPUT = 2,	/* bytes of stdout */
+	ERROR = 3,	/* bytes of stderr */
+	ENDED = 4,	/* exit status in decimal, 128 + signal; the number is free again */
+	REFUSED = 5,	/* why it was not started; the number is free again */
+	PONG = 6,
+	LOST = 7,	/* all that was asked for before */
+};
+
+#define PIECE (64 * 1024)	/* bytes that are read at once */
+#define FRAME_MAX (16 * 1024 * 1024)
+#define STREAMS 3
+
+struct frame {
+	uint32_t kind;
+	uint32_t number;
+	uint32_t length;
+};
+
+struct command {
+	struct command *next;
+	uint32_t number;
+	pid_t pid;
+	bool reaped;
+	int status;
+	int streams[STREAMS];	/* our ends of 0, 1 and 2; -1 once closed */
+	char *input;		/* not yet written */
+	size_t input_size;
+	bool input_ended;
+};
+
+static struct command *commands;
+
+/* ---- frames -------------------------------------------------------------- */
+
+static void write_all(int port, struct iovec *parts, int count)
+{
+	while (count) {
+		ssize_t put = writev(port, parts, count);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			_exit(1);
+		for (; count && (size_t)put >= parts->iov_len; parts++, count--)
+			put -= parts->iov_len;
+		if (count) {
+			parts->iov_base = (char *)parts->iov_base + put;
+			parts->iov_len -= put;
+		}
+	}
+}
+
+static void tell(int port, uint32_t kind, uint32_t number, const void *bytes, size_t length)
+{
+	struct frame head = { htole32(kind), htole32(number), htole32(length) };
+	struct iovec parts[] = {
+		{ &head, sizeof(head) },
+		{ (void *)bytes, length },
+	};
+
+	write_all(port, parts, length ? 2 : 1);
+}
+
+static void tell_text(int port, uint32_t kind, uint32_t number, const char *text)
+{
+	tell(port, kind, number, text, strlen(text));
+}
+
+/* ---- a command's life ---------------------------------------------------- */
+
+static struct command *find(uint32_t number)
+{
+	struct command *command = commands;
+
+	while (command && command->number != number)
+		command = command->next;
+	return command;
+}
+
+static void close_stream(struct command *command, int stream)
+{
+	if (command->streams[stream] >= 0)
+		close(command->streams[stream]);
+	command->streams[stream] = -1;
+}
+
+static void forget(struct command *command)
+{
+	struct command **link = &commands;
+	int i;
+
+	while (*link != command)
+		link = &(*link)->next;
+	*link = command->next;
+	for (i = 0; i < STREAMS; i++)
+		close_stream(command, i);
+	free(command->input);
+	free(command);
+}
+
+/* Its ends of the pipes in @theirs, ours in the command. */
+static int open_streams(struct command *command, int *theirs, bool fed)
+{
+	int i, ends[2];
+
+	for (i = 0; i < STREAMS; i++) {
+		if (!i && !fed) {
+			theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+			if (theirs[0] < 0)
+				return -1;
+			continue;
+		}
+		if (pipe2(ends, O_CLOEXEC))
+			return -1;
+		theirs[i] = ends[i ? 1 : 0];
+		command->streams[i] = ends[i ? 0 : 1];
+		fcntl(command->streams[i], F_SETFL, O_NONBLOCK);
+	}
+	return 0;
+}
+
+/* It shares our memory until it has become the shell: less to copy than fork(). */
+static pid_t start_shell(char *text, const int *theirs)
+{
+	static char name[] = "sh", option[] = "-c";
+	char *const arguments[] = { name, option, text, NULL };
+	volatile int failed = 0;
+	sigset_t none;
+	pid_t pid;
+	int i;
+
+	sigemptyset(&none);
+	pid = vfork();
+	if (!pid) {
+		setsid();
+		for (i = 0; i < STREAMS; i++)
+			dup2(theirs[i], i);
+		signal(SIGPIPE, SIG_DFL);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		execv("/bin/sh", arguments);
+		failed = errno;
+		_exit(127);
+	}
+	if (pid > 0 && failed) {
+		waitpid(pid, NULL, 0);
+		errno = failed;
+		return -1;
+	}
+	return pid;
+}
+
+static void start(int port, uint32_t number, char *text, bool fed)
+{
+	struct command *command = calloc(1, sizeof(*command));
+	int i, theirs[STREAMS] = { -1, -1, -1 };
+
+	if (!command) {
+		tell_text(port, REFUSED, number, strerror(ENOMEM));
+		return;
+	}
+	command->number = number;
+	for (i = 0; i < STREAMS; i++)
+		command->streams[i] = -1;
+	command->next = commands;
+	commands = command;
+	command->pid = open_streams(command, theirs, fed) ? -1 : start_shell(text, theirs);
+	if (command->pid < 0) {
+		tell_text(port, REFUSED, number, strerror(errno));
+		forget(command);
+	}
+	for (i = 0; i < STREAMS; i++)
+		if (theirs[i] >= 0)
+			close(theirs[i]);
+}
+
+static void feed(struct command *command, const char *bytes, size_t length)
+{
+	char *more;
+
+	if (command->streams[0] < 0)
+		return;
+	if (!length) {
+		command->input_ended = true;
+	} else {
+		more = realloc(command->input, command->input_size + length);
+		if (!more) {
+			/* An end where none is would pass for the whole. */
+			kill(-command->pid, SIGKILL);
+			return;
+		}
+		memcpy(more + command->input_size, bytes, length);
+		command->input = more;
+		command->input_size += length;
+	}
+	if (command->input_ended && !command->input_size)
+		close_stream(command, 0);
+}
+
+static void write_input(struct command *command)
+{
+	ssize_t put = write(command->streams[0], command->input, command->input_size);
+
+	if (put < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (put < 0) {
+		/* It does not want the rest. */
+		command->input_size = 0;
+		close_stream(command, 0);
+		return;
+	}
+	memmove(command->input, command->input + put, command->input_size - put);
+	command->input_size -= put;
+	if (command->input_ended && !command->input_size)
+		close_stream(command, 0);
+}
+
+static void read_output(int port, struct command *command, int stream)
+{
+	static char piece[PIECE];
+	ssize_t got = read(command->streams[stream], piece, sizeof(piece));
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got > 0)
+		tell(port, stream == 1 ? OUTPUT : ERROR, command->number, piece, got);
+	else
+		close_stream(command, stream);
+}
+
+static void reap(int signals)
+{
+	struct signalfd_siginfo told[16];
+	struct command *command;
+	int status;
+	pid_t pid;
+
+	if (read(signals, told, sizeof(told)) < 0)
+		return;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (command = commands; command; command = command->next) {
+			if (command->pid != pid || command->reaped)
+				continue;
+			command->reaped = true;
+			command->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) :
+								WEXITSTATUS(status);
+		}
+	}
+}
+
+/* Whoever holds its output may still write: it has ended when they have, too. */
+static void tell_ends(int port)
+{
+	struct command *command, *next;
+	char status[16];
+
+	for (command = commands; command; command = next) {
+		next = command->next;
+		if (!command->reaped || command->streams[1] >= 0 || command->streams[2] >= 0)
+			continue;
+		snprintf(status, sizeof(status), "%d", command->status);
+		tell_text(port, ENDED, command->number, status);
+		forget(command);
+	}
+}
+
+/* ---- the host's words ----------------------------------------------------- */
+
+/* @bytes has room for a byte more. */
+static void serve(int port, const struct frame *head, char *bytes,
+		  const char *(*wake)(char *words))
+{
+	struct command *command = find(head->number);
+	const char *wrong;
+
+	switch (head->kind) {
+	case WAKE:
+		bytes[head->length] = '\0';
+		wrong = wake(bytes);
+		tell_text(port, WOKE, head->number, wrong ? wrong : "");
+		break;
+	case RUN:
+	case FEED:
+		bytes[head->length] = '\0';
+		start(port, head->number, bytes, head->kind == FEED);
+		break;
+	case INPUT:
+		if (command)
+			feed(command, bytes, head->length);
+		break;
+	case KILL:
+		if (command)
+			kill(-command->pid, SIGKILL);
+		break;
+	case PING:
+		tell(port, PONG, head->number, NULL, 0);
+		break;
+	}
+}
+
+struct inbox {
+	char *bytes;
+	size_t have;
+	size_t size;
+};
+
+/* Room for @wanted bytes and one more. */
+static bool make_room(struct inbox *inbox, size_t wanted)
+{
+	char *more;
+
+	if (inbox->size > wanted)
+		return true;
+	more = realloc(inbox->bytes, wanted + 1);
+	if (!more)
+		return false;
+	inbox->bytes = more;
+	inbox->size = wanted + 1;
+	return true;
+}
+
+/* The first frame, if it is there as a whole; how many bytes it has. */
+static size_t take(int port, struct inbox *inbox, const char *(*wake)(char *words))
+{
+	struct frame head;
+	char *bytes, after;
+
+	if (inbox->have < sizeof(head))
+		return 0;
+	memcpy(&head, inbox->bytes, sizeof(head));
+	head.kind = le32toh(head.kind);
+	head.number = le32toh(head.number);
+	head.length = le32toh(head.length);
+	if (head.length > FRAME_MAX || !make_room(inbox, sizeof(head) + head.length))
+		_exit(1);
+	if (inbox->have < sizeof(head) + head.length)
+		return 0;
+	bytes = inbox->bytes + sizeof(head);
+	/* It may be the next frame's. */
+	after = bytes[head.length];
+	serve(port, &head, bytes, wake);
+	bytes[head.length] = after;
+	return sizeof(head) + head.length;
+}
+
+/* Returns false when the host has hung up. */
+static bool listen_to(int port, struct inbox *inbox, const char *(*wake)(char *words))
+{
+	size_t used;
+	ssize_t got;
+
+	if (!make_room(inbox, inbox->have + PIECE))
+		_exit(1);
+	got = read(port, inbox->bytes + inbox->have, PIECE);
+	if (got < 0 && (errno == EINTR || errno == EAGAIN))
+		return true;
+	if (got <= 0)
+		return false;
+	inbox->have += got;
+	while ((used = take(port, inbox, wake)) != 0) {
+		inbox->have -= used;
+		memmove(inbox->bytes, inbox->bytes + used, inbox->have);
+	}
+	return true;
+}
+
+/* ---- all at once ----------------------------------------------------------- */
+
+struct watch {
+	struct pollfd *polls;
+	size_t count;
+	size_t size;
+};
+
+static void watch(struct watch *watch, int fd, short events)
+{
+	struct pollfd *more = watch->polls;
+
+	if (watch->count == watch->size) {
+		more = realloc(watch->polls, (watch->size + 16) * sizeof(*more));
+		if (!more)
+			_exit(1);
+		watch->polls = more;
+		watch->size += 16;
+	}
+	watch->polls[watch->count++] = (struct pollfd){ .fd = fd, .events = events };
+}
+
+/* In the order in which serve_streams() looks at them. */
+static void watch_all(struct watch *all, int port, int signals)
+{
+	struct command *command;
+
+	all->count = 0;
+	watch(all, port, POLLIN);
+	watch(all, signals, POLLIN);
+	for (command = commands; command; command = command->next) {
+		watch(all, command->input_size ? command->streams[0] : -1, POLLOUT);
+		watch(all, command->streams[1], POLLIN);
+		watch(all, command->streams[2], POLLIN);
+	}
+}
+
+static void serve_streams(const struct watch *all, int port)
+{
+	const struct pollfd *poll = all->polls + 2;
+	struct command *command;
+
+	for (command = commands; command; command = command->next, poll += STREAMS) {
+		if (poll[0].fd >= 0 && poll[0].revents)
+			write_input(command);
+		if (poll[1].fd >= 0 && poll[1].revents)
+			read_output(port, command, 1);
+		if (poll[2].fd >= 0 && poll[2].revents)
+			read_output(port, command, 2);
+	}
+}
+
+static int block_signals(void)
+{
+	sigset_t children;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &children, NULL);
+	return signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int executor(int port, bool again, const char *(*wake)(char *words))
+{
+	struct inbox inbox = { };
+	struct watch all = { };
+	int signals = block_signals();
+
+	if (signals < 0 || !make_room(&inbox, PIECE))
+		return 1;
+	if (again)
+		tell(port, LOST, 0, NULL, 0);
+	for (;;) {
+		watch_all(&all, port, signals);
+		if (poll(all.polls, all.count, -1) < 0)
+			continue;
+		serve_streams(&all, port);
+		if (all.polls[1].revents)
+			reap(signals);
+		tell_ends(port);
+		/* The last, for it makes commands that nobody has polled yet. */
+		if (all.polls[0].revents && !listen_to(port, &inbox, wake))
+			return 0;
+	}
+}
