@@ -104,14 +104,16 @@ def test_copies_are_on_the_account_of_their_runtime(machine: Machine) -> None:
 
 
 @pytest.mark.limit(300)
-def test_thousand_times_in_and_out_under_traffic(machine: Machine) -> None:
+@pytest.mark.amount(1_000, few=200)
+def test_again_and_again_in_and_out_under_traffic(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
     script = HOOK.format(body=DROP, pf="INET", hook="inet.FORWARD", options="")
     machine.copy_to(script.encode(), "/lib/modules/lua/hook.lua")
     machine.succeed(
-        "python3 /tmp/clients.py flood a 10.2.0.2 200 >/tmp/flooded 2>&1 & echo $! >/tmp/flood"
+        # Until it is killed, however slow the flavour.
+        "python3 /tmp/clients.py flood a 10.2.0.2 3600 >/tmp/flooded 2>&1 & echo $! >/tmp/flood"
     )
-    for _ in range(20):
+    for _ in range(amount // 50):
         machine.lua(
             "local lunatik = require('lunatik') "
             "for _ = 1, 50 do lunatik.runtime('hook', 'softirq'):stop() end"
