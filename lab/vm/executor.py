@@ -50,6 +50,7 @@ class _To(IntEnum):
     INPUT = 4
     KILL = 5
     PING = 6
+    SPARE = 7
 
 
 class _From(IntEnum):
@@ -62,6 +63,7 @@ class _From(IntEnum):
     REFUSED = 5
     PONG = 6
     LOST = 7
+    READY = 8
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,19 @@ class Executor:
         wrong = request.answer.result()[1].decode()
         if wrong:
             raise InfraError(f"{self.node}: the clone could not set its {wrong}")
+
+    async def spare(self, *, timeout: float) -> None:
+        """Have a shell wait for the next command, in a machine about to be frozen.
+
+        Raises:
+            GuestSilent: it did not answer within `timeout` seconds.
+        """
+        number, request = self._begin(_To.SPARE, b"")
+        try:
+            if not await self._answered(request, timeout):
+                raise GuestSilent(f"{self.node}: no shell was ready within {timeout:g} s")
+        finally:
+            self._requests.pop(number, None)
 
     async def run(self, command: str, *, timeout: float, stdin: bytes | None) -> RawCompleted:
         """Run a shell command.

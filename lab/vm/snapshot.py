@@ -42,6 +42,9 @@ HARMLESS_TAINT = 1 << 12 | 1 << 13
 #: Seconds to save or load the devices; it takes 0.05.
 TRANSFER_TIMEOUT = 30.0
 
+#: Seconds until a shell waits for a clone's first command; it takes 0.05.
+SPARE_TIMEOUT = 10.0
+
 
 class Unfit(InfraError):
     """A machine that must not be frozen, or a spec that cannot be cloned."""
@@ -133,6 +136,7 @@ def _freeze(spec: MachineSpec, path: Path, inspect: Inspect | None) -> None:
         # What a first command touches shall be in the guest's page cache.
         machine.succeed("true")
         loop.call(wake(started.executor, base))
+        loop.call(started.executor.spare(timeout=SPARE_TIMEOUT * spec.patience))
         loop.call(_save(started, path / "state"))
     finally:
         machine.stop()

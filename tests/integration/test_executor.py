@@ -94,6 +94,34 @@ def test_it_inherits_nothing(executor: Executor) -> None:
     assert run(executor, "exec ls /proc/self/fd").stdout.split() == [b"0", b"1", b"2", b"3"]
 
 
+def test_a_shell_that_waits_is_as_good(executor: Executor, tmp_path: Path) -> None:
+    commands = {
+        "echo out; echo err >&2; exit 3": RawCompleted(3, b"out\n", b"err\n"),
+        "cat; ls /proc/self/fd; echo $0 $#": RawCompleted(0, b"0\n1\n2\n3\nsh 0\n", b""),
+        "kill -PIPE $$": RawCompleted(141, b"", b""),
+        "cat <<END\n  a 'b'\nEND\n": RawCompleted(0, b"  a 'b'\n", b""),
+        "exec sh -c 'exit 7'": RawCompleted(7, b"", b""),
+        "for i in 1 2; do\necho $i\ndone # end": RawCompleted(0, b"1\n2\n", b""),
+        ": " + "x" * 10_000: RawCompleted(0, b"", b""),
+    }
+    for command, wanted in commands.items():
+        loop.call(executor.spare(timeout=10))
+        loop.call(executor.spare(timeout=10))
+        assert run(executor, command) == wanted
+        assert run(executor, command) == wanted
+    assert run(executor, "if").status == 2
+
+
+def test_a_shell_that_waits_can_be_killed(executor: Executor) -> None:
+    loop.call(executor.spare(timeout=10))
+    with pytest.raises(CommandTimeout):
+        run(executor, "sleep 60 & sleep 60", timeout=0.3)
+    loop.call(executor.spare(timeout=10))
+    assert run(executor, "cat", stdin=b"fed").stdout == b"fed"
+    assert run(executor, "pkill -KILL -f '^sh -c [.] /run/lab-spare'", stdin=b"").status == 0
+    assert run(executor, "echo on").stdout == b"on\n"
+
+
 def test_many_at_once(executor: Executor) -> None:
     results: dict[int, bytes] = {}
 
