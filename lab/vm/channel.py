@@ -50,7 +50,7 @@ class AgentChannel:
         doom: done with the reason once the machine is known to be lost.
         shared: other processes speak to this agent too: hang up while a long
             command runs, and begin by seeing that nobody else's answer comes.
-        executor: runs the commands instead, where the machine has one.
+        executor: does it instead, where the machine has one.
     """
 
     def __init__(
@@ -82,11 +82,16 @@ class AgentChannel:
 
     def read(self, path: str, *, timeout: float) -> bytes:
         """The content of a guest's file."""
+        if self.executor is not None:
+            return loop.call(self.executor.read(path, timeout=timeout))
         return loop.call(self._read(path, timeout))
 
     def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
         """Make a guest's file."""
-        loop.call(self._write(path, data, mode, timeout))
+        if self.executor is not None:
+            loop.call(self.executor.write(path, data, mode=mode, timeout=timeout))
+        else:
+            loop.call(self._write(path, data, mode, timeout))
 
     async def ping(self, *, timeout: float) -> None:
         """Wait until the agent has answered once.

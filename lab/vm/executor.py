@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Commands through the lab's own program in the guest (vm-images/guest/executor.c).
+"""Commands and files by the lab's own program in the guest (vm-images/guest/executor.c).
 
 Only whoever started a machine has it; everybody else has the guest agent. It
 says by itself when a command has ended, and starts no program but the shell,
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import InfraError, LabError
-from lab.vm.errors import CommandRefused, CommandTimeout, GuestSilent
+from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
 
 #: Seconds, for a patience of 1, in which the guest must give a sign of life.
 SILENCE = 20.0
@@ -38,6 +38,9 @@ KEPT = 16 * 1024 * 1024
 #: Seconds that a broken connection waits for the news why it broke.
 NEWS = 2.0
 
+#: How the guest calls a full file system, which is its memory.
+NO_SPACE = b"No space left"
+
 _HEAD = struct.Struct("<III")
 
 
@@ -51,6 +54,8 @@ class _To(IntEnum):
     KILL = 5
     PING = 6
     SPARE = 7
+    PUT = 8
+    GET = 9
 
 
 class _From(IntEnum):
@@ -80,8 +85,14 @@ class _Request:
     """What is on its way; `answer` is the frame that ended it."""
 
     answer: asyncio.Future[tuple[_From, bytes]]
+    #: Bytes of each stream; None for all.
+    keep: int | None
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+
+    def take(self, stream: bytearray, said: bytes) -> None:
+        """Keep what there is room for."""
+        stream += said if self.keep is None else said[: self.keep - len(stream)]
 
 
 class Executor:
@@ -154,6 +165,41 @@ class Executor:
         finally:
             self._requests.pop(number, None)
 
+    async def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
+        """Make a guest's file.
+
+        Raises:
+            GuestFileError: it cannot be made.
+            GuestSilent, MachineDied: the machine is lost, or took longer than `timeout`.
+        """
+        number, request = self._begin(_To.PUT, f"{mode or 0:o} {path}".encode())
+        self._feed(number, data)
+        await self._moved(number, request, path, timeout)
+
+    async def read(self, path: str, *, timeout: float) -> bytes:
+        """The content of a guest's file.
+
+        Raises:
+            as `write`.
+        """
+        number, request = self._begin(_To.GET, path.encode(), keep=None)
+        await self._moved(number, request, path, timeout)
+        return bytes(request.stdout)
+
+    async def _moved(self, number: int, request: _Request, path: str, timeout: float) -> None:
+        try:
+            if not await self._answered(request, timeout):
+                self._tell(_To.KILL, number)
+                raise GuestSilent(f"{self.node}: {path} was not moved within {timeout:g} s")
+        finally:
+            self._requests.pop(number, None)
+        kind, said = request.answer.result()
+        if kind is _From.REFUSED:
+            raise GuestFileError(
+                f"{self.node}: {path} cannot be {said.decode()}",
+                right="is the guest's memory full?" if NO_SPACE in said else None,
+            )
+
     async def run(self, command: str, *, timeout: float, stdin: bytes | None) -> RawCompleted:
         """Run a shell command.
 
@@ -162,7 +208,9 @@ class Executor:
             CommandRefused: it could not be started.
             GuestSilent, MachineDied: the machine is lost.
         """
-        number, request = self._begin(_To.RUN if stdin is None else _To.FEED, command.encode())
+        number, request = self._begin(
+            _To.RUN if stdin is None else _To.FEED, command.encode(), keep=KEPT
+        )
         try:
             self._feed(number, stdin)
             if not await self._answered(request, timeout):
@@ -185,9 +233,9 @@ class Executor:
             raise CommandRefused(f"{self.node}: `{command}` was not started: {said.decode()}")
         return RawCompleted(int(said), bytes(request.stdout), bytes(request.stderr))
 
-    def _begin(self, kind: _To, said: bytes) -> tuple[int, _Request]:
+    def _begin(self, kind: _To, said: bytes, *, keep: int | None = 0) -> tuple[int, _Request]:
         number = next(self._numbers)
-        request = _Request(asyncio.get_running_loop().create_future())
+        request = _Request(asyncio.get_running_loop().create_future(), keep)
         self._requests[number] = request
         self._tell(kind, number, said)
         return number, request
@@ -279,9 +327,9 @@ class Executor:
         if request is None or request.answer.done():
             return
         if kind is _From.OUTPUT:
-            request.stdout += said[: KEPT - len(request.stdout)]
+            request.take(request.stdout, said)
         elif kind is _From.ERROR:
-            request.stderr += said[: KEPT - len(request.stderr)]
+            request.take(request.stderr, said)
         else:
             request.answer.set_result((kind, said))
 

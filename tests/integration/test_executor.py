@@ -19,7 +19,13 @@ from lab.image import build, recipe
 from lab.manifest import ROOT
 from lab.vm import executor as executors
 from lab.vm import loop
-from lab.vm.errors import CommandRefused, CommandTimeout, GuestSilent, MachineDied
+from lab.vm.errors import (
+    CommandRefused,
+    CommandTimeout,
+    GuestFileError,
+    GuestSilent,
+    MachineDied,
+)
 from lab.vm.executor import Executor, RawCompleted
 
 
@@ -119,6 +125,65 @@ def test_a_shell_that_waits_can_be_killed(executor: Executor) -> None:
     loop.call(executor.spare(timeout=10))
     assert run(executor, "cat", stdin=b"fed").stdout == b"fed"
     assert run(executor, "pkill -KILL -f '^sh -c [.] /run/lab-spare'", stdin=b"").status == 0
+    assert run(executor, "echo on").stdout == b"on\n"
+
+
+def test_files(executor: Executor, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192
+    file = tmp_path / "a file"
+    for data, mode, wanted in ((content, None, 0o644), (b"", 0o755, 0o755), (b"x", 0o600, 0o600)):
+        file.unlink(missing_ok=True)
+        loop.call(executor.write(str(file), data, mode=mode, timeout=20))
+        assert (file.read_bytes(), file.stat().st_mode & 0o777) == (data, wanted)
+        assert loop.call(executor.read(str(file), timeout=20)) == data
+    assert loop.call(executor.read("/proc/self/comm", timeout=20)) == b"execute\n"
+
+
+def test_a_file_ends_with_its_last_word(guest: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """However late that comes: nobody asks again."""
+
+    async def work() -> tuple[int, int, int]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "port"))
+        words = b"0 " + os.fsencode(tmp_path / "file")
+        writer.write(executors._HEAD.pack(8, 7, len(words)) + words)
+        writer.write(executors._HEAD.pack(4, 7, 2) + b"it")
+        while not (tmp_path / "file").exists() or (tmp_path / "file").read_bytes() != b"it":
+            await asyncio.sleep(0.01)
+        writer.write(executors._HEAD.pack(4, 7, 0))
+        told = executors._HEAD.unpack(await asyncio.wait_for(reader.readexactly(12), 5))
+        writer.close()
+        return told
+
+    assert loop.call(work()) == (4, 7, 1)
+    assert guest.wait(5) == 0
+
+
+def test_files_are_read_whole(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "KEPT", 10)
+    (tmp_path / "file").write_bytes(bytes(1_000_000))
+    assert loop.call(executor.read(str(tmp_path / "file"), timeout=20)) == bytes(1_000_000)
+
+
+def test_files_that_cannot_be_moved(executor: Executor, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in (
+        ("/none/x", "opened: No such file"),
+        (str(tmp_path), "opened: Is a directory"),
+        ("/dev/full", "written: No space left"),
+        (str(tmp_path / "pipe"), "opened: No such device or address"),
+    ):
+        with pytest.raises(GuestFileError, match=f"a: {path} cannot be {why}"):
+            loop.call(executor.write(path, bytes(100_000), mode=None, timeout=20))
+    with pytest.raises(GuestFileError, match="cannot be read: Is a directory"):
+        loop.call(executor.read(str(tmp_path), timeout=20))
+    assert run(executor, "ls /proc/$PPID/fd | wc -l").stdout == b"8\n", "a file stayed open"
+
+
+def test_a_file_that_does_not_end(executor: Executor) -> None:
+    with pytest.raises(GuestSilent, match=r"/dev/zero was not moved within 0\.3 s"):
+        loop.call(executor.read("/dev/zero", timeout=0.3))
     assert run(executor, "echo on").stdout == b"on\n"
 
 

@@ -76,14 +76,6 @@ def test_a_guest_that_floods_its_console(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "console.log").stat().st_size < 8 * 1024 * 1024
 
 
-def test_an_agent_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.vm.channel.SILENCE", 1.0)
-    with boot(spec(), tmp_path) as machine:
-        machine.succeed("kill -STOP $(pidof qemu-ga)")
-        with pytest.raises(GuestSilent, match="agent did not answer"):
-            machine.copy_from("/etc/hostname", timeout=1)
-
-
 def test_an_executor_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.vm.executor.SILENCE", 1.0)
     with boot(spec(), tmp_path) as machine, pytest.raises(GuestSilent, match="did not answer"):

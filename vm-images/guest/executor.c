@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The lab's hand in a guest: runs shell commands, many at once, and tells at
- * once what they write and how they end. Nobody asks whether one has ended, and
- * no program but the shell is started: under emulation each costs milliseconds,
- * in a fresh clone tens of them.
+ * once what they write and how they end; takes files, and gives them. Nobody asks
+ * whether a command has ended, and no program but the shell is started: under
+ * emulation each costs milliseconds, in a fresh clone tens of them.
  *
  * What goes over the port, both ways, are frames: a kind, a command's number
  * and a length, 32 bits each, the least significant byte first, and so many
@@ -38,6 +38,8 @@ enum {
 	KILL = 5,	/* the command's whole process group */
 	PING = 6,	/* answered by PONG */
 	SPARE = 7,	/* have a shell wait for the next RUN; answered by READY */
+	PUT = 8,	/* mode in octal, 0 for any, space, path: a file made of INPUT */
+	GET = 9,	/* path: its content comes as OUTPUT */
 };
 
 /* To the host. */
@@ -46,7 +48,7 @@ enum {
 	OUTPUT = 2,	/* bytes of stdout */
 	ERROR = 3,	/* bytes of stderr */
 	ENDED = 4,	/* exit status in decimal, 128 + signal; the number is free again */
-	REFUSED = 5,	/* why it was not started; the number is free again */
+	REFUSED = 5,	/* why it cannot be done; the number is free again */
 	PONG = 6,
 	LOST = 7,	/* all that was asked for before */
 	READY = 8,
@@ -66,10 +68,13 @@ struct frame {
 	uint32_t length;
 };
 
+/* Or a file that comes or goes: a command without a process and with one stream. */
 struct command {
 	struct command *next;
 	uint32_t number;
-	pid_t pid;
+	pid_t pid;		/* 0 for a file */
+	const char *what;	/* becomes of the file: "read" or "written" */
+	int wrong;		/* with that; errno */
 	bool reaped;
 	int status;
 	int streams[STREAMS];	/* our ends of 0, 1 and 2; -1 once closed */
@@ -212,11 +217,10 @@ static pid_t start_shell(char *text, const int *theirs)
 	return pid;
 }
 
-/* Returns NULL, with errno set, if it cannot be started. */
-static struct command *begin(uint32_t number, char *text, bool fed)
+static struct command *add(uint32_t number)
 {
 	struct command *command = calloc(1, sizeof(*command));
-	int i, error, theirs[STREAMS] = { -1, -1, -1 };
+	int i;
 
 	if (!command)
 		return NULL;
@@ -225,6 +229,17 @@ static struct command *begin(uint32_t number, char *text, bool fed)
 		command->streams[i] = -1;
 	command->next = commands;
 	commands = command;
+	return command;
+}
+
+/* Returns NULL, with errno set, if it cannot be started. */
+static struct command *begin(uint32_t number, char *text, bool fed)
+{
+	int i, error, theirs[STREAMS] = { -1, -1, -1 };
+	struct command *command = add(number);
+
+	if (!command)
+		return NULL;
 	command->pid = open_streams(command, theirs, fed) ? -1 : start_shell(text, theirs);
 	error = errno;
 	for (i = 0; i < STREAMS; i++)
@@ -285,6 +300,56 @@ static void have_spare(int port, uint32_t number)
 	tell(port, READY, number, NULL, 0);
 }
 
+static void tell_wrong(int port, uint32_t number, const char *what, int error)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "%s: %s", what, strerror(error));
+	tell_text(port, REFUSED, number, text);
+}
+
+/* Not to wait for the other end of a pipe: everybody else would wait, too. */
+static void open_file(int port, uint32_t number, int stream, const char *path, int flags,
+		      mode_t mode)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
+	struct command *command = fd < 0 ? NULL : add(number);
+	int error = errno;
+
+	if (command && mode && fchmod(fd, mode)) {
+		error = errno;
+		forget(command);
+		command = NULL;
+	}
+	if (command) {
+		command->reaped = true;
+		command->what = stream ? "read" : "written";
+		command->streams[stream] = fd;
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	tell_wrong(port, number, "opened", error);
+}
+
+static void put(int port, uint32_t number, char *words)
+{
+	char *path;
+	mode_t mode = strtoul(words, &path, 8);
+
+	open_file(port, number, 0, path + 1, O_WRONLY | O_CREAT | O_TRUNC, mode);
+}
+
+static void kill_command(struct command *command)
+{
+	int i;
+
+	if (command->pid)
+		kill(-command->pid, SIGKILL);
+	for (i = 0; !command->pid && i < STREAMS; i++)
+		close_stream(command, i);
+}
+
 static void feed(struct command *command, const char *bytes, size_t length)
 {
 	char *more;
@@ -297,7 +362,8 @@ static void feed(struct command *command, const char *bytes, size_t length)
 		more = realloc(command->input, command->input_size + length);
 		if (!more) {
 			/* An end where none is would pass for the whole. */
-			kill(-command->pid, SIGKILL);
+			command->wrong = ENOMEM;
+			kill_command(command);
 			return;
 		}
 		memcpy(more + command->input_size, bytes, length);
@@ -315,7 +381,8 @@ static void write_input(struct command *command)
 	if (put < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (put < 0) {
-		/* It does not want the rest. */
+		/* A command does not want the rest. */
+		command->wrong = errno;
 		command->input_size = 0;
 		close_stream(command, 0);
 		return;
@@ -333,6 +400,8 @@ static void read_output(int port, struct command *command, int stream)
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (got < 0)
+		command->wrong = errno;
 	if (got > 0)
 		tell(port, stream == 1 ? OUTPUT : ERROR, command->number, piece, got);
 	else
@@ -369,8 +438,13 @@ static void tell_ends(int port)
 		next = command->next;
 		if (!command->reaped || command->streams[1] >= 0 || command->streams[2] >= 0)
 			continue;
+		if (!command->pid && command->streams[0] >= 0)
+			continue;
 		snprintf(status, sizeof(status), "%d", command->status);
-		tell_text(port, ENDED, command->number, status);
+		if (!command->pid && command->wrong)
+			tell_wrong(port, command->number, command->what, command->wrong);
+		else
+			tell_text(port, ENDED, command->number, status);
 		forget(command);
 	}
 }
@@ -395,13 +469,21 @@ static void serve(int port, const struct frame *head, char *bytes,
 		bytes[head->length] = '\0';
 		start(port, head->number, bytes, head->kind == FEED);
 		break;
+	case PUT:
+		bytes[head->length] = '\0';
+		put(port, head->number, bytes);
+		break;
+	case GET:
+		bytes[head->length] = '\0';
+		open_file(port, head->number, 1, bytes, O_RDONLY, 0);
+		break;
 	case INPUT:
 		if (command)
 			feed(command, bytes, head->length);
 		break;
 	case KILL:
 		if (command)
-			kill(-command->pid, SIGKILL);
+			kill_command(command);
 		break;
 	case SPARE:
 		have_spare(port, head->number);
@@ -552,13 +634,13 @@ int executor(int port, bool again, const char *(*wake)(char *words))
 	if (again)
 		tell(port, LOST, 0, NULL, 0);
 	for (;;) {
+		tell_ends(port);
 		watch_all(&all, port, signals);
 		if (poll(all.polls, all.count, -1) < 0)
 			continue;
 		serve_streams(&all, port);
 		if (all.polls[1].revents)
 			reap(signals);
-		tell_ends(port);
 		/* The last, for it makes commands that nobody has polled yet. */
 		if (all.polls[0].revents && !listen_to(port, &inbox, wake))
 			return 0;
