@@ -61,8 +61,8 @@ class Leases:
     def take(self, *, holder: str, memory: int, cores: int, timeout: float = PATIENCE) -> str:
         """Lease memory (MiB) and cores to a holder; waits at most `timeout` seconds.
 
-        A holder that has a lease already gets further cores at once: two tests
-        that wait for each other's would wait for ever.
+        A holder that has cores already gets further ones at once: two tests that
+        wait for each other's would wait for ever.
 
         Errors:
             HostError: the host cannot give that much, or did not in time.
@@ -117,14 +117,15 @@ class Leases:
         held = [lease for lease in leases if lease.granted]
         if sum(lease.memory for lease in held) + wanted.memory > self.memory:
             return False
+        busy = [lease for lease in held if lease.cores]
         holder = wanted.id.partition("/")[0]
-        if any(lease.id.startswith(f"{holder}/") for lease in held):
+        if any(lease.id.startswith(f"{holder}/") for lease in busy):
             return True
         # First come, first served: who wants all cores would else wait for
         # ever on a host where there is always somebody with one.
         if not all(lease.granted for lease in before):
             return False
-        return not held or sum(lease.cores for lease in held) + wanted.cores <= self.cores
+        return not busy or sum(lease.cores for lease in busy) + wanted.cores <= self.cores
 
     @contextmanager
     def _ledger(self) -> Iterator[list[Lease]]:

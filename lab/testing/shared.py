@@ -73,10 +73,25 @@ class SharedMachine:
                 taint = self._last.taint("shared")
         # Neither a host that is full nor the machine's boot is the test's doing.
         with trial.limit.paused() if trial.limit else nullcontext():
-            machine = self._machine or self._start()
+            cores, machine = self._take_up()
         self._last = trial
-        trial.borrow(machine, taint=taint)
+        trial.borrow(machine, taint=taint, lease=cores)
         return machine
+
+    def _take_up(self) -> tuple[str, Machine]:
+        """Cores for one test and the machine that uses them.
+
+        It lives for hours, and between two tests it is idle: others, who may
+        want all cores of the host, have their turn there.
+        """
+        cores = self._owner.leases.take(
+            holder=self.holder, memory=0, cores=self._owner.rig.spec("shared").cpus
+        )
+        try:
+            return cores, self._machine or self._start()
+        except BaseException:
+            self._owner.leases.give_back(cores)
+            raise
 
     def leaks(self) -> str:
         """What kmemleak finds now, "" where it finds nothing or is not built in.
@@ -98,7 +113,7 @@ class SharedMachine:
     def _start(self) -> Machine:
         spec = self._owner.rig.spec("shared")
         self._lease = self._owner.leases.take(
-            holder=self.holder, memory=charge(spec.memory), cores=spec.cpus
+            holder=self.holder, memory=charge(spec.memory), cores=0
         )
         self._number += 1
         where = self._owner.directory / "nodes" / f"shared-{self._number}"

@@ -157,14 +157,14 @@ class Trial:
         self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
         return machine
 
-    def borrow(self, machine: Machine, *, taint: int = 0) -> None:
-        """Watch a machine that outlives the test."""
+    def borrow(self, machine: Machine, *, taint: int = 0, lease: str | None = None) -> None:
+        """Watch a machine that outlives the test; the lease does not."""
         console = machine.directory / "console.log"
         size = console.stat().st_size if console.exists() else 0
         self.watch.follow(machine.name, console, offset=size)
         with self._lock:
             self._guests[machine.name] = _Guest(
-                machine=machine, lease=None, borrowed=True, taint_before=taint
+                machine=machine, lease=lease, borrowed=True, taint_before=taint
             )
 
     def mark(self, what: str, *, node: str = "") -> None:

@@ -60,14 +60,34 @@ def test_one_that_cannot_boot_gives_its_room_back(tmp_path: Path) -> None:
     assert Leases(tmp_path / "leases.json").held() == ()
 
 
+def end(tmp_path: Path, ended: Any) -> None:
+    """What a trial does with its lease."""
+    Leases(tmp_path / "leases.json").give_back(ended.borrow.call_args.kwargs["lease"])
+
+
 def test_two_of_them_are_not_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_GRACE", 0.1)
     one, two = (shared(tmp_path, Slow()) for _ in range(2))
-    one.lend(trial())
+    first = trial()
+    one.lend(first)
     with pytest.raises(TestOverLimit), Limit(0.7, lambda: None):
         two.lend(trial())
-    one.close()
+    end(tmp_path, first)
     assert two.lend(trial()).name == "shared"
+
+
+def test_between_two_tests_whoever_waits_for_all_cores_has_them(tmp_path: Path) -> None:
+    machine = shared(tmp_path, Slow(), cores=2)
+    first = trial()
+    machine.lend(first)
+    leases = Leases(tmp_path / "leases.json", memory=10_000, cores=2)
+    with pytest.raises(HostError):
+        leases.take(holder="somebody", memory=64, cores=2, timeout=0.1)
+    end(tmp_path, first)
+    leases.take(holder="somebody", memory=64, cores=2, timeout=0.1)
+    assert sum(lease.memory for lease in leases.held()) > 64, "its memory stays its own"
+    machine.close()
+    assert [lease.memory for lease in leases.held()] == [64]
 
 
 def test_a_test_beside_it_does_not_wait_for_its_core(tmp_path: Path) -> None:
