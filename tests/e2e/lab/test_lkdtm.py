@@ -74,7 +74,8 @@ def table_for(kernel: KernelInfo) -> dict[str, Any]:
 def wanted(entry: Any, flavour: str) -> tuple[frozenset[str], str]:
     """(kinds that the report may have, reason to be silent): one of them is empty."""
     if isinstance(entry, Mapping) and "silent" not in entry:
-        entry = entry[flavour]
+        # What a flavour of its own does not say is as without sanitizers.
+        entry = entry.get(flavour, entry["default"])
     if isinstance(entry, Mapping):
         return frozenset(), str(entry["silent"])
     return frozenset(str(entry).split("|")), ""

@@ -29,9 +29,11 @@ def test_a_kernel_that_the_run_lacks_skips(start: Callable[..., Machine]) -> Non
 
 @pytest.mark.topology("lan16")
 @pytest.mark.limit(120)
-def test_sixteen_on_a_lan(net: Network, kernel: KernelInfo) -> None:
+def test_sixteen_on_a_lan(request: pytest.FixtureRequest, kernel: KernelInfo) -> None:
     if kernel.flavour != "default":
         pytest.skip("sixteen machines under sanitizers want more than a host of this size")
+    # Not before: under sanitizers they take three minutes to start.
+    net: Network = request.getfixturevalue("net")
     assert len(net.nodes()) == 16
     last = net["n16"]
     for name in net.topology.nodes:

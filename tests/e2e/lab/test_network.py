@@ -98,6 +98,11 @@ def test_plain_wire_cannot_be_impaired(net: Network) -> None:
         net.link("wire").impair(loss="1%")
 
 
+def tolerance(net: Network) -> float:
+    """Milliseconds that three machines may take themselves: 57 seen under KASAN, host busy."""
+    return 40 * net["left"].spec.patience
+
+
 @pytest.mark.topology("pair", bridge=True)
 class TestImpairment:
     """Each fault, measured from outside of the node that makes it."""
@@ -110,11 +115,12 @@ class TestImpairment:
         net.link("wire").impair(delay="100ms")
         seen = ping(net["left"], net.address("right"))
         assert seen.received == 20
-        assert 200 <= seen.fastest < 240
+        assert 200 <= seen.fastest < 200 + tolerance(net)
 
     def test_delay_in_one_direction(self, net: Network) -> None:
         net.link("wire").impair(delay="100ms", toward="right")
-        assert 100 <= ping(net["left"], net.address("right")).fastest < 140
+        fastest = ping(net["left"], net.address("right")).fastest
+        assert 100 <= fastest < 100 + tolerance(net)
 
     def test_loss(self, net: Network) -> None:
         net.link("wire").impair(loss="20%", toward="right")
