@@ -53,8 +53,8 @@ def read(file: Path) -> Recipe:
         raise UserError(
             f"`{'.'.join(path)}`: {detail['msg'].lower()}", file=file, line=_line(raw, path)
         ) from None
-    for field, wanted in (("overlay", Path.is_dir), ("program", Path.is_dir)):
-        if not wanted(recipe.resolve(field)):
+    for field in ("overlay", "program"):
+        if not recipe.resolve(field).is_dir():
             raise recipe.where(field).error(f"there is no `{recipe.resolve(field)}`")
     return recipe
 

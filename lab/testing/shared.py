@@ -17,6 +17,7 @@ import pytest
 from lab.testing.lease import Leases, charge
 from lab.testing.rig import Rig
 from lab.vm.machine import Machine
+from lab.vm.spec import MachineSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,11 +85,10 @@ class SharedMachine:
         It lives for hours, and between two tests it is idle: others, who may
         want all cores of the host, have their turn there.
         """
-        cores = self._owner.leases.take(
-            holder=self.holder, memory=0, cores=self._owner.rig.spec("shared").cpus
-        )
+        spec = self._owner.rig.spec("shared")
+        cores = self._owner.leases.take(holder=self.holder, memory=0, cores=spec.cpus)
         try:
-            return cores, self._machine or self._start()
+            return cores, self._machine or self._start(spec)
         except BaseException:
             self._owner.leases.give_back(cores)
             raise
@@ -110,8 +110,7 @@ class SharedMachine:
             machine.body.stop()
             self._owner.leases.give_back(self._lease)
 
-    def _start(self) -> Machine:
-        spec = self._owner.rig.spec("shared")
+    def _start(self, spec: MachineSpec) -> Machine:
         self._lease = self._owner.leases.take(
             holder=self.holder, memory=charge(spec.memory), cores=0
         )

@@ -13,7 +13,7 @@ from lab.vm import argv, loop
 from lab.vm.argv import Memory, Places
 from lab.vm.channel import AgentChannel
 from lab.vm.errors import GuestSilent
-from lab.vm.executor import Executor
+from lab.vm.executor import Executor, ExecutorChannel
 from lab.vm.machine import Machine
 from lab.vm.qemu import Qemu
 from lab.vm.runtime import runtime
@@ -46,7 +46,7 @@ class Started:
         return Machine(
             spec=spec,
             directory=self.qemu.places.directory,
-            channel=self.channel,
+            channel=ExecutorChannel(self.executor),
             body=self.qemu,
             cloned=cloned,
         )
@@ -81,7 +81,6 @@ def assemble(
         socket=places.agent,
         patience=spec.patience,
         doom=qemu.doom,
-        executor=executor,
     )
     qemu.closers += [channel.close, executor.close]
     return Started(qemu, channel, executor)

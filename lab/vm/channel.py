@@ -21,8 +21,7 @@ from qemu.qmp.qmp_client import ExecuteError
 from lab.errors import LabError
 from lab.vm import loop
 from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
-from lab.vm.executor import Executor, RawCompleted
-from lab.vm.machine import Completed
+from lab.vm.machine import Completed, RawCompleted
 
 #: Seconds for one answer of the agent's, apart from a command's own time.
 SILENCE = 20.0
@@ -50,7 +49,6 @@ class AgentChannel:
         doom: done with the reason once the machine is known to be lost.
         shared: other processes speak to this agent too: hang up while a long
             command runs, and begin by seeing that nobody else's answer comes.
-        executor: does it instead, where the machine has one.
     """
 
     def __init__(
@@ -61,14 +59,12 @@ class AgentChannel:
         patience: float,
         doom: asyncio.Future[LabError],
         shared: bool = False,
-        executor: Executor | None = None,
     ) -> None:
         self.node = node
         self.socket = socket
         self.silence = SILENCE * patience
         self.doom = doom
         self.shared = shared
-        self.executor = executor
         self._client: QMPClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -82,16 +78,11 @@ class AgentChannel:
 
     def read(self, path: str, *, timeout: float) -> bytes:
         """The content of a guest's file."""
-        if self.executor is not None:
-            return loop.call(self.executor.read(path, timeout=timeout))
         return loop.call(self._read(path, timeout))
 
     def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
         """Make a guest's file."""
-        if self.executor is not None:
-            loop.call(self.executor.write(path, data, mode=mode, timeout=timeout))
-        else:
-            loop.call(self._write(path, data, mode, timeout))
+        loop.call(self._write(path, data, mode, timeout))
 
     async def ping(self, *, timeout: float) -> None:
         """Wait until the agent has answered once.
@@ -109,12 +100,9 @@ class AgentChannel:
         self, command: str, *, timeout: float, stdin: bytes | None = None
     ) -> Completed:
         """`run`, on the loop."""
-        done = await self._run(command, timeout, stdin)
-        return Completed(status=done.status, stdout=_text(done.stdout), stderr=_text(done.stderr))
+        return (await self._run(command, timeout, stdin)).decoded()
 
     async def _run(self, command: str, timeout: float, stdin: bytes | None) -> RawCompleted:
-        if self.executor is not None:
-            return await self.executor.run(command, timeout=timeout, stdin=stdin)
         request: dict[str, object] = {"path": RUN, "arg": [command], "capture-output": True}
         if stdin is not None:
             request["input-data"] = base64.b64encode(stdin).decode()
@@ -129,9 +117,13 @@ class AgentChannel:
             raise
         if ended is None:
             ended = await self._end(pid)
-            out, err = ("", "") if ended is None else (_text(ended.stdout), _text(ended.stderr))
+            so_far = (ended or RawCompleted(0, b"", b"")).decoded()
             raise CommandTimeout(
-                node=self.node, command=command, seconds=timeout, stdout=out, stderr=err
+                node=self.node,
+                command=command,
+                seconds=timeout,
+                stdout=so_far.stdout,
+                stderr=so_far.stderr,
             )
         return ended
 
@@ -281,10 +273,6 @@ def _completed(status: dict[str, Any]) -> RawCompleted:
         stdout=base64.b64decode(status.get("out-data", "")),
         stderr=base64.b64decode(status.get("err-data", "")),
     )
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
 
 
 def _quoted(path: str) -> str:

@@ -15,13 +15,16 @@ import asyncio
 import contextlib
 import itertools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from lab.errors import InfraError, LabError
+from lab.vm import loop
 from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
+from lab.vm.machine import Completed, RawCompleted
 
 #: Seconds, for a patience of 1, in which the guest must give a sign of life.
 SILENCE = 20.0
@@ -71,15 +74,6 @@ class _From(IntEnum):
     READY = 8
 
 
-@dataclass(frozen=True)
-class RawCompleted:
-    """A `Completed` whose output is bytes."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
-
-
 @dataclass
 class _Request:
     """What is on its way; `answer` is the frame that ended it."""
@@ -89,6 +83,10 @@ class _Request:
     keep: int | None
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+
+    def completed(self, status: int) -> RawCompleted:
+        """What there is of both streams."""
+        return RawCompleted(status, bytes(self.stdout), bytes(self.stderr))
 
     def take(self, stream: bytearray, said: bytes) -> None:
         """Keep what there is room for."""
@@ -142,12 +140,9 @@ class Executor:
             GuestSilent: it did not answer within `timeout` seconds.
             InfraError: it could not.
         """
-        number, request = self._begin(_To.WAKE, words.encode())
-        try:
+        with self._request(_To.WAKE, words.encode()) as (_, request):
             if not await self._answered(request, timeout):
                 raise GuestSilent(f"{self.node}: the clone did not wake within {timeout:g} s")
-        finally:
-            self._requests.pop(number, None)
         wrong = request.answer.result()[1].decode()
         if wrong:
             raise InfraError(f"{self.node}: the clone could not set its {wrong}")
@@ -158,12 +153,9 @@ class Executor:
         Raises:
             GuestSilent: it did not answer within `timeout` seconds.
         """
-        number, request = self._begin(_To.SPARE, b"")
-        try:
+        with self._request(_To.SPARE) as (_, request):
             if not await self._answered(request, timeout):
                 raise GuestSilent(f"{self.node}: no shell was ready within {timeout:g} s")
-        finally:
-            self._requests.pop(number, None)
 
     async def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
         """Make a guest's file.
@@ -172,9 +164,9 @@ class Executor:
             GuestFileError: it cannot be made.
             GuestSilent, MachineDied: the machine is lost, or took longer than `timeout`.
         """
-        number, request = self._begin(_To.PUT, f"{mode or 0:o} {path}".encode())
-        self._feed(number, data)
-        await self._moved(number, request, path, timeout)
+        with self._request(_To.PUT, f"{mode or 0:o} {path}".encode()) as (number, request):
+            self._feed(number, data)
+            await self._moved(number, request, path, timeout)
 
     async def read(self, path: str, *, timeout: float) -> bytes:
         """The content of a guest's file.
@@ -182,17 +174,14 @@ class Executor:
         Raises:
             as `write`.
         """
-        number, request = self._begin(_To.GET, path.encode(), keep=None)
-        await self._moved(number, request, path, timeout)
+        with self._request(_To.GET, path.encode(), keep=None) as (number, request):
+            await self._moved(number, request, path, timeout)
         return bytes(request.stdout)
 
     async def _moved(self, number: int, request: _Request, path: str, timeout: float) -> None:
-        try:
-            if not await self._answered(request, timeout):
-                self._tell(_To.KILL, number)
-                raise GuestSilent(f"{self.node}: {path} was not moved within {timeout:g} s")
-        finally:
-            self._requests.pop(number, None)
+        if not await self._answered(request, timeout):
+            self._tell(_To.KILL, number)
+            raise GuestSilent(f"{self.node}: {path} was not moved within {timeout:g} s")
         kind, said = request.answer.result()
         if kind is _From.REFUSED:
             raise GuestFileError(
@@ -208,43 +197,48 @@ class Executor:
             CommandRefused: it could not be started.
             GuestSilent, MachineDied: the machine is lost.
         """
-        number, request = self._begin(
-            _To.RUN if stdin is None else _To.FEED, command.encode(), keep=KEPT
-        )
-        try:
-            self._feed(number, stdin)
-            if not await self._answered(request, timeout):
+        how = _To.RUN if stdin is None else _To.FEED
+        with self._request(how, command.encode(), keep=KEPT) as (number, request):
+            if stdin is not None:
+                self._feed(number, stdin)
+            try:
+                in_time = await self._answered(request, timeout)
+            except asyncio.CancelledError:
+                with contextlib.suppress(LabError):
+                    await asyncio.shield(self._end(number, request))
+                raise
+            if not in_time:
                 await self._end(number, request)
+                so_far = request.completed(0).decoded()
                 raise CommandTimeout(
                     node=self.node,
                     command=command,
                     seconds=timeout,
-                    stdout=request.stdout.decode(errors="replace"),
-                    stderr=request.stderr.decode(errors="replace"),
+                    stdout=so_far.stdout,
+                    stderr=so_far.stderr,
                 )
-        except asyncio.CancelledError:
-            with contextlib.suppress(LabError):
-                await asyncio.shield(self._end(number, request))
-            raise
-        finally:
-            self._requests.pop(number, None)
         kind, said = request.answer.result()
         if kind is _From.REFUSED:
             raise CommandRefused(f"{self.node}: `{command}` was not started: {said.decode()}")
-        return RawCompleted(int(said), bytes(request.stdout), bytes(request.stderr))
+        return request.completed(int(said))
 
-    def _begin(self, kind: _To, said: bytes, *, keep: int | None = 0) -> tuple[int, _Request]:
+    @contextlib.contextmanager
+    def _request(
+        self, kind: _To, said: bytes = b"", *, keep: int | None = 0
+    ) -> Iterator[tuple[int, _Request]]:
+        """Tell the guest something, and listen to what it has to say about that."""
         number = next(self._numbers)
         request = _Request(asyncio.get_running_loop().create_future(), keep)
         self._requests[number] = request
-        self._tell(kind, number, said)
-        return number, request
+        try:
+            self._tell(kind, number, said)
+            yield number, request
+        finally:
+            del self._requests[number]
 
-    def _feed(self, number: int, stdin: bytes | None) -> None:
-        if stdin is None:
-            return
-        for start in range(0, len(stdin), PIECE):
-            self._tell(_To.INPUT, number, stdin[start : start + PIECE])
+    def _feed(self, number: int, data: bytes) -> None:
+        for start in range(0, len(data), PIECE):
+            self._tell(_To.INPUT, number, data[start : start + PIECE])
         self._tell(_To.INPUT, number, b"")
 
     async def _end(self, number: int, request: _Request) -> None:
@@ -340,3 +334,22 @@ class Executor:
                 request.answer.set_exception(
                     GuestSilent(f"{self.node}: the guest's executor was killed while a command ran")
                 )
+
+
+class ExecutorChannel:
+    """The channel of a machine that has an executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+
+    def run(self, command: str, *, timeout: float, stdin: bytes | None) -> Completed:
+        """Run a shell command; see Machine.execute."""
+        return loop.call(self.executor.run(command, timeout=timeout, stdin=stdin)).decoded()
+
+    def read(self, path: str, *, timeout: float) -> bytes:
+        """The content of a guest's file."""
+        return loop.call(self.executor.read(path, timeout=timeout))
+
+    def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
+        """Make a guest's file."""
+        loop.call(self.executor.write(path, data, mode=mode, timeout=timeout))

@@ -34,6 +34,15 @@ def loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
+def future() -> asyncio.Future[T]:
+    """A new future of the loop, for whoever is not on it."""
+
+    async def make() -> asyncio.Future[T]:
+        return asyncio.get_running_loop().create_future()
+
+    return call(make())
+
+
 def call(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and wait for it.
 

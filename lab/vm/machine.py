@@ -30,6 +30,23 @@ class Completed:
     stderr: str
 
 
+@dataclass(frozen=True)
+class RawCompleted:
+    """A `Completed` whose output is bytes."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    def decoded(self) -> Completed:
+        """As text, whatever its bytes."""
+        return Completed(
+            self.status,
+            self.stdout.decode(errors="replace"),
+            self.stderr.decode(errors="replace"),
+        )
+
+
 class Channel(Protocol):
     """Runs commands and moves files, out of the way of the network under test."""
 

@@ -61,7 +61,7 @@ class Qemu:
         self._tasks: list[asyncio.Task[None]] = []
         #: What else hangs on the machine and is let go with it.
         self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.doom: asyncio.Future[LabError] = loop.call(_future())
+        self.doom: asyncio.Future[LabError] = loop.future()
 
     # The machine's life
 
@@ -277,7 +277,3 @@ class Qemu:
 def plain(console: bytes) -> str:
     """A console's text without the carriage returns that serial lines want."""
     return console.decode(errors="replace").replace("\r", "")
-
-
-async def _future() -> asyncio.Future[LabError]:
-    return asyncio.get_running_loop().create_future()

@@ -26,7 +26,8 @@ from lab.vm.errors import (
     GuestSilent,
     MachineDied,
 )
-from lab.vm.executor import Executor, RawCompleted
+from lab.vm.executor import Executor
+from lab.vm.machine import RawCompleted
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guest(program: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([program, tmp_path / "port"]) as process:
         try:
+            deadline = time.monotonic() + 20
             while not (tmp_path / "port").exists():
-                assert process.poll() is None
+                assert process.poll() is None and time.monotonic() < deadline
+                # It has no way to tell: what it says goes over the port.
                 time.sleep(0.005)
             yield process
         finally:
@@ -51,10 +54,7 @@ def guest(program: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def doom() -> asyncio.Future[LabError]:
-    async def make() -> asyncio.Future[LabError]:
-        return asyncio.get_running_loop().create_future()
-
-    return loop.call(make())
+    return loop.future()
 
 
 @pytest.fixture
@@ -212,6 +212,7 @@ def test_timeout_ends_the_process_group(executor: Executor, tmp_path: Path) -> N
     with pytest.raises(CommandTimeout, match=r"within 0\.5 s") as caught:
         run(executor, f"echo here; (sleep 2; touch {tmp_path}/late) & sleep 60", timeout=0.5)
     assert caught.value.stdout == "here\n"
+    # Past the moment at which whoever had been spared would have spoken.
     time.sleep(2.5)
     assert not (tmp_path / "late").exists()
 

@@ -99,10 +99,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 @pytest.fixture
 def doom() -> asyncio.Future[LabError]:
-    async def make() -> asyncio.Future[LabError]:
-        return asyncio.get_running_loop().create_future()
-
-    return loop.call(make())
+    return loop.future()
 
 
 @pytest.fixture
