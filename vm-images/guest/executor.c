@@ -78,7 +78,8 @@ struct command {
 	bool reaped;
 	int status;
 	int streams[STREAMS];	/* our ends of 0, 1 and 2; -1 once closed */
-	char *input;		/* not yet written */
+	char *input;
+	size_t input_at;	/* what is before this has been written */
 	size_t input_size;
 	bool input_ended;
 };
@@ -350,6 +351,15 @@ static void kill_command(struct command *command)
 		close_stream(command, i);
 }
 
+/* All input that is there has been written. */
+static void input_done(struct command *command)
+{
+	command->input_at = 0;
+	command->input_size = 0;
+	if (command->input_ended)
+		close_stream(command, 0);
+}
+
 static void feed(struct command *command, const char *bytes, size_t length)
 {
 	char *more;
@@ -370,13 +380,14 @@ static void feed(struct command *command, const char *bytes, size_t length)
 		command->input = more;
 		command->input_size += length;
 	}
-	if (command->input_ended && !command->input_size)
-		close_stream(command, 0);
+	if (!command->input_size)
+		input_done(command);
 }
 
 static void write_input(struct command *command)
 {
-	ssize_t put = write(command->streams[0], command->input, command->input_size);
+	ssize_t put = write(command->streams[0], command->input + command->input_at,
+			    command->input_size - command->input_at);
 
 	if (put < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -387,10 +398,9 @@ static void write_input(struct command *command)
 		close_stream(command, 0);
 		return;
 	}
-	memmove(command->input, command->input + put, command->input_size - put);
-	command->input_size -= put;
-	if (command->input_ended && !command->input_size)
-		close_stream(command, 0);
+	command->input_at += put;
+	if (command->input_at == command->input_size)
+		input_done(command);
 }
 
 static void read_output(int port, struct command *command, int stream)
