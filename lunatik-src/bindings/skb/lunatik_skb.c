@@ -207,6 +207,14 @@ static int transport_field(const struct transport *transport)
 	}
 }
 
+/* The device, or GSO, fills the sum in from that of the pseudo header. */
+static int transport_partial(struct sk_buff *skb, const struct transport *transport, int field)
+{
+	__sum16 sum = ~csum_fold(transport->pseudo);
+
+	return skb_store_bits(skb, transport->start + field, &sum, sizeof(sum));
+}
+
 static int transport_find(struct sk_buff *skb, struct transport *transport)
 {
 	switch (skb->protocol) {
@@ -233,7 +241,6 @@ static bool chained(const struct sk_buff *skb)
 static int packet_join(struct sk_buff *skb)
 {
 	struct transport transport = {};
-	__sum16 sum;
 	int field;
 	int ret;
 
@@ -245,18 +252,16 @@ static int packet_join(struct sk_buff *skb)
 	if (ret)
 		return ret;
 	field = transport_field(&transport);
-	if (field < 0 || transport.length < field + sizeof(sum))
+	if (field < 0 || transport.length < field + sizeof(__sum16))
 		return -EOPNOTSUPP;
 	ret = skb_linearize_cow(skb);
 	if (ret)
 		return ret;
-	sum = ~csum_fold(transport.pseudo);
-	skb_store_bits(skb, transport.start + field, &sum, sizeof(sum));
 	skb->ip_summed = CHECKSUM_PARTIAL;
 	skb->csum_start = skb_headroom(skb) + transport.start;
 	skb->csum_offset = field;
 	skb_shinfo(skb)->gso_type &= ~SKB_GSO_FRAGLIST;
-	return 0;
+	return transport_partial(skb, &transport, field);
 }
 
 /* ---- windows ------------------------------------------------------------ */
@@ -639,11 +644,8 @@ static int transport_checksum(struct sk_buff *skb, const struct transport *trans
 	ret = transport_settle(skb, transport);
 	if (ret)
 		return ret;
-	/* The device, or GSO, fills it in from the pseudo header's sum. */
-	if (skb->ip_summed == CHECKSUM_PARTIAL) {
-		sum = ~csum_fold(transport->pseudo);
-		return skb_store_bits(skb, transport->start + field, &sum, sizeof(sum));
-	}
+	if (skb->ip_summed == CHECKSUM_PARTIAL)
+		return transport_partial(skb, transport, field);
 	ret = skb_ensure_writable(skb, transport->start + field + sizeof(sum));
 	if (ret)
 		return ret;
