@@ -76,15 +76,22 @@ def file(sender: str, receiver: str, address: str) -> None:
     print(before == hashlib.sha256(pages.read_bytes()).digest(), sum(counts))
 
 
-def big(sender: str, receiver: str, address: str, size: str) -> None:
-    """One datagram of many fragments; its first and last byte as they come."""
+def ends(
+    sender: str, receiver: str, address: str, port: int, seconds: float
+) -> tuple[socket.socket, socket.socket]:
+    """A socket to send from, and one bound in the other namespace that waits so long."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     enter(receiver)
     there = socket.socket(family, socket.SOCK_DGRAM)
-    there.bind((address, 9999))
-    there.settimeout(3)
+    there.bind((address, port))
+    there.settimeout(seconds)
     enter(sender)
-    here = socket.socket(family, socket.SOCK_DGRAM)
+    return socket.socket(family, socket.SOCK_DGRAM), there
+
+
+def big(sender: str, receiver: str, address: str, size: str) -> None:
+    """One datagram of many fragments; its first and last byte as they come."""
+    here, there = ends(sender, receiver, address, 9999, 3)
     here.sendto(b"<" + bytes(int(size) - 2) + b">", (address, 9999))
     try:
         came = there.recv(1 << 16)
@@ -96,13 +103,7 @@ def big(sender: str, receiver: str, address: str, size: str) -> None:
 def train(sender: str, receiver: str, address: str, count: str, port: str = "9999") -> None:
     """Datagrams of 1000 bytes in one buffer, sent to 9999; of each that came to a port:
     number, size, bytes of 0xaa."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    enter(receiver)
-    there = socket.socket(family, socket.SOCK_DGRAM)
-    there.bind((address, int(port)))
-    there.settimeout(2)
-    enter(sender)
-    here = socket.socket(family, socket.SOCK_DGRAM)
+    here, there = ends(sender, receiver, address, int(port), 2)
     here.setsockopt(socket.IPPROTO_UDP, 103, 1000)  # UDP_SEGMENT
     here.sendto(b"".join(bytes([number] * 1000) for number in range(int(count))), (address, 9999))
     with contextlib.suppress(TimeoutError):

@@ -10,7 +10,7 @@ from frames import frames
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
-from wiring import ROUTED, flow, hook, wire
+from wiring import ROUTED, SET16, flow, hook, wire
 
 from lab.vm.machine import Machine
 
@@ -154,17 +154,14 @@ def test_packet_grows_and_shrinks(machine: Machine) -> None:
             skb:resize(length)
             assert(not pcall(packet.getuint8, packet, length))
             packet = skb:data()
-            local function set16(offset, value)
-                packet:setuint8(offset, value >> 8)
-                packet:setuint8(offset + 1, value & 255)
-            end
-            set16(2, length)
-            set16(start - 4, length - start + 8)
+            set16(packet, 2, length)
+            set16(packet, start - 4, length - start + 8)
             if number == 9999 then packet:setstring(start + 3, "!!") end
             skb:checksum()
         end
         return ACCEPT""",
         namespace="b",
+        before=SET16,
     )
     assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998, 9997) == [
         "mangled:b'lab!!'",

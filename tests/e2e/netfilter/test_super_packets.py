@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from wiring import ROUTED, hook, wire
+from wiring import ROUTED, SET16, hook, wire
 
 from lab.vm.machine import Machine
 
@@ -25,12 +25,12 @@ CUT = """
     local length = start + {payload}
     skb:resize(length)
     packet = skb:data()
-    local function set16(offset, value)
-        packet:setuint8(offset, value >> 8)
-        packet:setuint8(offset + 1, value & 255)
+    if packet:getuint8(0) >> 4 == 4 then
+        set16(packet, 2, length)
+    else
+        set16(packet, 4, length - 40)
     end
-    if packet:getuint8(0) >> 4 == 4 then set16(2, length) else set16(4, length - 40) end
-    set16(start - 4, length - start + 8)
+    set16(packet, start - 4, length - start + 8)
 """
 
 
@@ -76,6 +76,7 @@ def test_super_packet_is_cut(machine: Machine, address: str, payload: int, came:
     wire(machine, ROUTED)
     # Whole to the router, in pieces from there.
     machine.succeed("ethtool -K rb tx off")
-    hook(machine, "INET", "inet.FORWARD", FORWARD.format(body=CUT.format(payload=payload)))
+    body = FORWARD.format(body=CUT.format(payload=payload))
+    hook(machine, "INET", "inet.FORWARD", body, before=SET16)
     assert train(machine, address, 8) == came
     machine.succeed("dmesg | grep 'together.*8000'")

@@ -64,6 +64,9 @@ END
 done
 """
 
+#: set16(view, offset, value), for hooks that change lengths.
+SET16 = 'local set16 = require("packet").set16'
+
 #: port(skb): the UDP port that an IP packet goes to; nil if it is none.
 PORT = """
 local netfilter = require("netfilter")
@@ -112,12 +115,19 @@ def run(machine: Machine, script: str, *, name: str = "hook", namespace: str = "
 
 
 def hook(
-    machine: Machine, pf: str, place: str, body: str, *, options: str = "", namespace: str = ""
+    machine: Machine,
+    pf: str,
+    place: str,
+    body: str,
+    *,
+    options: str = "",
+    namespace: str = "",
+    before: str = "",
 ) -> None:
-    """Run a softirq script with one hook, at "inet.FORWARD" and the like."""
+    """Run a softirq script with one hook, at "inet.FORWARD" and the like, and what it needs."""
     run(
         machine,
-        HOOK.format(body=body, pf=pf, hook=place, options=options),
+        before + HOOK.format(body=body, pf=pf, hook=place, options=options),
         namespace=namespace,
     )
 
