@@ -28,6 +28,9 @@ from pathlib import Path
 #: Seconds that the reaper goes on looking for processes to end.
 PERSISTENCE = 4.0
 
+#: PF_KTHREAD of include/linux/sched.h: the kernel's own threads.
+KERNEL_THREAD = 0x00200000
+
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none.
@@ -85,6 +88,28 @@ def _environment(entry: Path) -> bytes:
         return b""
 
 
+def unborn() -> list[int]:
+    """Processes in the middle of exec(): who they are is not to be seen yet.
+
+    exec() closes what is to be closed, which tells the parent that it went
+    well, before it lays out the new command line.  A parent that is killed
+    just then leaves a process that `users_of` cannot know.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "cmdline").read_bytes():
+                continue
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in "ZX" and not int(fields[6]) & KERNEL_THREAD:
+            found.append(int(entry.name))
+    return found
+
+
 class Estate:
     """What is to be ended and removed once its owner is dead."""
 
@@ -109,6 +134,8 @@ class Estate:
         deadline = time.monotonic() + PERSISTENCE
         while time.monotonic() < deadline:
             alive = [pid for pid, started in self.processes.items() if kill(pid, started)]
+            # Looked for first: what is born in between is then found below.
+            alive += unborn() if self.directories else []
             for directory in self.directories:
                 for pid in users_of(directory):
                     kill(pid, start_time(pid))

@@ -168,6 +168,27 @@ def test_sweep_after_both_died(base: Path, fake_qemu: Path) -> None:
     assert not list(base.iterdir())
 
 
+def test_settle_waits_until_it_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """A lab may die while what it has started is in the middle of exec()."""
+    process = sleeper()
+    looks = iter([[process.pid], [], []])
+    users = iter([[], [process.pid], []])
+    monkeypatch.setattr(reaper, "unborn", lambda: next(looks))
+    monkeypatch.setattr(reaper, "users_of", lambda _: next(users))
+    estate = reaper.Estate()
+    estate.directories.add(tmp_path / "sockets")
+    estate.settle()
+    assert process.wait(LIMIT) == -signal.SIGKILL
+
+
+def test_nobody_is_unborn_for_long(sleeper: Callable[[], subprocess.Popen[bytes]]) -> None:
+    born = [sleeper().pid for _ in range(3)]
+    time.sleep(0.1)
+    assert not set(reaper.unborn()) & {*born, os.getpid()}
+
+
 def test_sweep_spares_the_living_and_the_kept(base: Path) -> None:
     living = base / f"{os.getpid()}-abc"
     living.mkdir()
