@@ -57,6 +57,8 @@ class SshChannel:
         self.key = key
         self.patience = patience
         self.doom = doom
+        #: See Channel.
+        self.overdue: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._connection: fabric.Connection | None = None
 
@@ -114,6 +116,8 @@ class SshChannel:
             if session.closed and not session.exit_status_ready():
                 raise self._loss("the connection broke")
             if time.monotonic() > deadline:
+                if self.overdue is not None:
+                    self.overdue()
                 self._end(out)
                 raise CommandTimeout(
                     node=self.node,

@@ -78,8 +78,14 @@ def _make(
     (path / "README").write_text(_readme(test, rig), encoding="utf-8")
     for name, file in (("config", rig.kernel.config), ("build.json", rig.kernel.build_json)):
         shutil.copyfile(file, path / name)
+    # Captures and the topology are the test's, logs its machines'.
+    _copy_files(cell_file.parent / "nodes" / directory_name(test.id), path)
     for node in test.nodes:
-        _copy_logs(cell_file.parent / node.directory, path / "nodes" / node.name)
+        target = path / "nodes" / node.name
+        _copy_files(cell_file.parent / node.directory, target)
+        kernel, _ = rig.modules_for(node.kernel)
+        if kernel.key != rig.kernel.key:
+            shutil.copyfile(kernel.config, target / "config")
     nodes = {node.name: node for node in test.nodes}
     stacks = [
         f"{splat.node}: {splat.title}\n{decode(splat.stack, symbols[nodes.get(splat.node)])}\n"
@@ -96,7 +102,7 @@ def _full_id(test: str, cell: Cell) -> str:
     return test if root == checkout() else str(root / test)
 
 
-def _copy_logs(source: Path, target: Path) -> None:
+def _copy_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if not source.is_dir():
         return

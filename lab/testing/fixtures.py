@@ -164,6 +164,10 @@ def net(request: pytest.FixtureRequest, trial: Trial) -> Iterator[Network]:
     if mark and mark.kwargs.get("bridge"):
         chosen = chosen.bridged()
     trial.topology = chosen.drawing()
+    trial.directory.mkdir(parents=True, exist_ok=True)
+    (trial.directory / "topology.json").write_text(
+        chosen.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8"
+    )
 
     def spec(name: str) -> MachineSpec:
         node = chosen.nodes.get(name)

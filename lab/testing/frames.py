@@ -30,6 +30,17 @@ def authors_frames(trace: TracebackType | None) -> TracebackType | None:
     return result
 
 
+def failing_line(trace: TracebackType | None, file: Path) -> int | None:
+    """The line of a file that was running when the error came, counted from 1."""
+    path = os.path.realpath(file)
+    lines = [
+        frame.tb_lineno
+        for frame in _walk(trace)
+        if os.path.realpath(frame.tb_frame.f_code.co_filename) == path
+    ]
+    return lines[-1] if lines else None
+
+
 def _walk(trace: TracebackType | None) -> list[TracebackType]:
     found = []
     while trace is not None:

@@ -8,6 +8,7 @@ which xdist carries to the controller.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import signal
@@ -24,7 +25,7 @@ from lab.store import Store
 from lab.testing import replay
 from lab.testing.cell import Cell, load_cell
 from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
-from lab.testing.frames import authors_frames
+from lab.testing.frames import authors_frames, failing_line
 from lab.testing.host import HostWatch
 from lab.testing.lease import Leases
 from lab.testing.limit import Limit
@@ -39,6 +40,7 @@ from lab.watch.policy import load_policy
 TRIAL = pytest.StashKey[Trial]()
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
 TIMES = pytest.StashKey[dict[str, float]]()
+LINE = pytest.StashKey[int]()
 
 #: Seconds that a test may take, for a patience of 1.
 TEST_LIMIT = 60.0
@@ -188,6 +190,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     if bench is None:
         return (yield)
     item.stash[TIMES] = {}
+    item.stash[LINE] = _first_line(item)
     trial = item.stash[TRIAL] = bench.trial(item)
     return (yield from _phase(item, trial, "setup", last=False))
 
@@ -227,6 +230,7 @@ def _phase(
         raise
     except BaseException as raised:
         error = raised
+        item.stash[LINE] = failing_line(error.__traceback__, item.path) or item.stash[LINE]
     # A teardown that took no time did nothing to a guest; a fresh clone is well.
     busy = name == "test" or (name == "teardown" and time.monotonic() - began > _NOTHING)
     verdict = trial.settle(error, last=last, ask=busy)
@@ -234,6 +238,15 @@ def _phase(
         replay.shells(trial.machines)
     _raise(trial, verdict, error)
     return result
+
+
+def _first_line(item: pytest.Item) -> int:
+    """Where a test begins: pytest says where the first of its decorators does."""
+    first = (item.location[1] or 0) + 1
+    if not isinstance(item, pytest.Function):
+        return first
+    lines = inspect.getsourcelines(item.function)[0]
+    return first + next(i for i, text in enumerate(lines) if text.lstrip().startswith("def "))
 
 
 def _raise(trial: Trial, verdict: Verdict, error: BaseException | None) -> None:
@@ -285,7 +298,6 @@ def pytest_runtest_makereport(
 
 def _result(item: pytest.Item, trial: Trial, base: Path) -> TestResult:
     times = item.stash[TIMES]
-    file, line, _ = item.location
     return TestResult(
         id=item.nodeid,
         status=trial.verdict.status,
@@ -295,8 +307,8 @@ def _result(item: pytest.Item, trial: Trial, base: Path) -> TestResult:
         call=round(times.get("call", 0.0), 3),
         teardown=round(times.get("teardown", 0.0), 3),
         message=trial.verdict.message,
-        file=file,
-        line=(line or 0) + 1,
+        file=item.location[0],
+        line=item.stash[LINE],
         splats=trial.splats(),
         marks=tuple(trial.marks),
         nodes=trial.nodes(base),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import threading
@@ -54,6 +55,7 @@ class _Guest:
     lease: str | None
     borrowed: bool = False
     silent: bool = False
+    asked: bool = False
     lost: LabError | None = None
     ended: bool = False
     taint: int = 0
@@ -152,8 +154,7 @@ class Trial:
         except BaseException:
             self.leases.give_back(lease)
             raise
-        with self._lock:
-            self._guests[spec.name] = _Guest(machine=machine, lease=lease)
+        self._take(_Guest(machine=machine, lease=lease))
         self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
         return machine
 
@@ -162,10 +163,13 @@ class Trial:
         console = machine.directory / "console.log"
         size = console.stat().st_size if console.exists() else 0
         self.watch.follow(machine.name, console, offset=size)
+        self._take(_Guest(machine=machine, lease=lease, borrowed=True, taint_before=taint))
+
+    def _take(self, guest: _Guest) -> None:
+        """From now on it is this test's."""
+        guest.machine.channel.overdue = functools.partial(self._overdue, guest)
         with self._lock:
-            self._guests[machine.name] = _Guest(
-                machine=machine, lease=lease, borrowed=True, taint_before=taint
-            )
+            self._guests[guest.machine.name] = guest
 
     def mark(self, what: str, *, node: str = "") -> None:
         """Put a moment on the test's time line."""
@@ -176,6 +180,7 @@ class Trial:
         for guest in list(self._guests.values()):
             self._end(guest)
         self.watch.finish()
+        self.watch.close()
 
     # What the plugin uses
 
@@ -313,6 +318,7 @@ class Trial:
             guest.ended = True
             return
         token = f"{MARK}{uuid.uuid4().hex[:12]}"
+        guest.asked = True
         try:
             said = machine.execute(
                 f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=_BARRIER
@@ -333,6 +339,8 @@ class Trial:
         except LabError as error:
             guest.lost = error
             return
+        finally:
+            guest.asked = False
         self.watch.wait_for(machine.name, token, timeout=2.0 * machine.spec.patience)
         if said.status == 0 and said.stdout.strip().isdigit():
             guest.taint = int(said.stdout)
@@ -347,6 +355,13 @@ class Trial:
             if new and guest.machine.name not in spoke:
                 result[guest.machine.name] = ", ".join(new)
         return result
+
+    def _overdue(self, guest: _Guest) -> None:
+        """A command has had its time: keep what it, or its kernel, hangs in."""
+        if guest.asked or guest.ended:
+            return
+        self.mark("a command hangs", node=guest.machine.name)
+        self._stacks(guest)
 
     def _stacks(self, guest: _Guest) -> Stacks:
         self.mark("stacks taken", node=guest.machine.name)

@@ -12,6 +12,7 @@ import base64
 import binascii
 import contextlib
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ class AgentChannel:
         self.silence = SILENCE * patience
         self.doom = doom
         self.shared = shared
+        #: See Channel.
+        self.overdue: Callable[[], None] | None = None
         self._client: QMPClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -116,6 +119,8 @@ class AgentChannel:
             await asyncio.shield(self._end(pid))
             raise
         if ended is None:
+            if self.overdue is not None:
+                await asyncio.to_thread(self.overdue)
             ended = await self._end(pid)
             so_far = (ended or RawCompleted(0, b"", b"")).decoded()
             raise CommandTimeout(

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -110,6 +110,8 @@ class Executor:
         self.socket = socket
         self.silence = SILENCE * patience
         self.doom = doom
+        #: See Channel.
+        self.overdue: Callable[[], None] | None = None
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -208,6 +210,8 @@ class Executor:
                     await asyncio.shield(self._end(number, request))
                 raise
             if not in_time:
+                if self.overdue is not None:
+                    await asyncio.to_thread(self.overdue)
                 await self._end(number, request)
                 so_far = request.completed(0).decoded()
                 raise CommandTimeout(
@@ -341,6 +345,15 @@ class ExecutorChannel:
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
+
+    @property
+    def overdue(self) -> Callable[[], None] | None:
+        """See Channel."""
+        return self.executor.overdue
+
+    @overdue.setter
+    def overdue(self, call: Callable[[], None] | None) -> None:
+        self.executor.overdue = call
 
     def run(self, command: str, *, timeout: float, stdin: bytes | None) -> Completed:
         """Run a shell command; see Machine.execute."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +49,13 @@ class RawCompleted:
 
 
 class Channel(Protocol):
-    """Runs commands and moves files, out of the way of the network under test."""
+    """Runs commands and moves files, out of the way of the network under test.
+
+    `overdue` is called when a command has had its time, before it is killed:
+    what it hangs in can still be seen.
+    """
+
+    overdue: Callable[[], None] | None
 
     def run(self, command: str, *, timeout: float, stdin: bytes | None) -> Completed: ...
     def read(self, path: str, *, timeout: float) -> bytes: ...

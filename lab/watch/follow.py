@@ -13,11 +13,13 @@ from lab.watch.event import Event
 from lab.watch.parser import Parser, parse
 from lab.watch.policy import Policy, load_policy
 
+#: Seconds between two looks at the consoles, while a test runs.
+LOOK = 0.1
 #: Begins what the lab itself writes into a guest's kernel log.
 MARK = "lab: mark "
 _CHUNK = 1 << 20
-#: Bytes of one console that are parsed whole; a guest that floods it beyond is
-#: read at its latest megabyte only, so that reading never falls behind.
+#: Bytes of one console that are parsed whole; of what a guest writes beyond them,
+#: the latest megabyte is read at each look, so that reading never falls behind.
 FLOOD = 32 << 20
 
 
@@ -53,6 +55,7 @@ class _Console:
     version: str
     flavour: str
     offset: int = 0
+    parsed: int = 0
     rest: bytes = b""
     phase: str = ""
     when: float = 0.0
@@ -64,8 +67,9 @@ class _Console:
 class Watch:
     """Watches the consoles of one test's machines.
 
-    Call `poll` at will, from any thread; what was written before the call is
-    seen by it.
+    A thread of its own looks at them from the first `follow` to `close`, so
+    that a report has the moment at which it came. Call `poll` at will, from any
+    thread, to see all that was written before the call.
     """
 
     kernel: str
@@ -78,6 +82,8 @@ class Watch:
         self._lock = threading.Lock()
         self._consoles: dict[str, _Console] = {}
         self._sightings: list[Sighting] = []
+        self._closed = threading.Event()
+        self._looking: threading.Thread | None = None
 
     @property
     def sightings(self) -> tuple[Sighting, ...]:
@@ -107,6 +113,19 @@ class Watch:
                 flavour=kernel.flavour if kernel else self.flavour,
                 offset=offset,
             )
+            if self._looking is None:
+                self._looking = threading.Thread(target=self._look, name="watch", daemon=True)
+                self._looking.start()
+
+    def _look(self) -> None:
+        while not self._closed.wait(LOOK):
+            self.poll()
+
+    def close(self) -> None:
+        """Look no more by itself."""
+        self._closed.set()
+        if self._looking is not None:
+            self._looking.join()
 
     def enter(self, phase: str) -> None:
         """What is written from now on belongs to another phase of the test."""
@@ -166,13 +185,14 @@ class Watch:
         try:
             with console.path.open("rb") as log:
                 size = log.seek(0, 2)
-                if size - console.offset > FLOOD or (console.flooded and size > console.offset):
+                if console.parsed + size - console.offset > FLOOD:
                     console.flooded = True
                     console.offset = max(console.offset, size - _CHUNK)
                     console.rest = b""
                 log.seek(console.offset)
                 while chunk := log.read(_CHUNK):
                     console.offset += len(chunk)
+                    console.parsed += len(chunk)
                     self._take(console, chunk)
         except FileNotFoundError:
             return

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ SPLAT = "[    {time}.0] BUG: scheduling while atomic: {who}/1/0x2\n"
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch(kernel="6.12.1", flavour="default")
+def watch() -> Iterator[Watch]:
+    watch = Watch(kernel="6.12.1", flavour="default")
+    yield watch
+    watch.close()
 
 
 def test_blames_node_and_phase(tmp_path: Path, watch: Watch) -> None:
@@ -83,6 +87,30 @@ def test_flood_is_bounded_and_its_end_is_read(
     watch.finish()
     assert watch.flooded("node")
     assert [s.event.kind for s in watch.sightings] == ["atomic-schedule"]
+
+
+def test_a_report_has_the_moment_at_which_it_came(tmp_path: Path, watch: Watch) -> None:
+    """Nobody polls while a test waits for something, yet its splats are seen then."""
+    log = tmp_path / "log"
+    watch.follow("node", log)
+    log.write_text(SPLAT.format(time=1, who="x") + "[    1.0] ---[ end trace 0 ]---\n")
+    deadline = time.monotonic() + 5
+    while not watch.sightings and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [s.event.kind for s in watch.sightings] == ["atomic-schedule"]
+
+
+def test_a_flood_in_small_pieces_is_one(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "FLOOD", 1 << 16)
+    log = tmp_path / "log"
+    watch.follow("node", log)
+    with log.open("a") as file:
+        for _ in range(20):
+            print("[    1.0] nothing to see\n" * 200, end="", file=file, flush=True)
+            watch.poll()
+    assert watch.flooded("node")
 
 
 def test_missing_log_is_no_error(tmp_path: Path, watch: Watch) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +141,51 @@ def test_a_failure_leaves_a_bundle(inner: Runner) -> None:
         "argv", "console.log", "kernel.log",
     }  # fmt: skip
     assert "drivers/tty/sysrq.c:" in (bundle / "stacks.txt").read_text()
+
+
+def test_a_bundle_tells_the_network_and_where_it_failed(inner: Runner) -> None:
+    run = inner(
+        """
+        @pytest.mark.limit(50)
+        @pytest.mark.topology("pair", bridge=True)
+        def test_lost(net):
+            with net.capture("right") as wire:
+                net["left"].succeed("ping -c 1 10.0.0.2")
+            assert not wire.packets(), "there is something"
+        """
+    )
+    bundle = run.directory / "bundles" / "test_inner.test_lost"
+    nodes = json.loads((bundle / "topology.json").read_text())["nodes"]
+    assert nodes.keys() >= {"left", "right"}
+    assert list(bundle.glob("*.pcap"))
+    assert 'assert not wire.packets(), "there is something"' in (bundle / "README").read_text()
+
+
+def test_a_test_without_a_line_of_its_own_is_shown_by_its_first(inner: Runner) -> None:
+    run = inner(
+        """
+        @pytest.mark.limit(50)
+        def test_warns(machine):
+            machine.succeed("echo '<4>WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2' > /dev/kmsg")
+        """
+    )
+    readme = (run.directory / "bundles" / "test_inner.test_warns" / "README").read_text()
+    assert ": def test_warns(machine):" in readme
+
+
+def test_a_hung_commands_stacks_are_kept(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_waits(machine):
+            machine.succeed("mkfifo /tmp/nobody; cat /tmp/nobody", timeout=3)
+        """
+    )
+    test = run["test_waits"]
+    assert test.status == "failed"
+    assert "did not end within" in test.message
+    stacks = (run.directory / test.nodes[0].directory / "stacks.log").read_text()
+    # Who hangs, and in what: it had not been killed yet.
+    assert re.search(r"task:cat .*\n(.*\n){1,12}.*(fifo_open|wait_for_partner)", stacks)
 
 
 @pytest.mark.parametrize(
