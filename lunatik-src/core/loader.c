@@ -38,11 +38,12 @@ int lunatik_load_path(lua_State *L, const char *path)
 	const char *chunkname = lua_pushfstring(L, "@%s", path);
 	const char *full = lua_pushfstring(L, "%s%s", LUNATIK_ROOT, path);
 	void *text = NULL;
-	ssize_t length;
+	ssize_t length = -ESRCH;
 	int status;
 
-	length = kernel_read_file_from_path(full, 0, &text, LUNATIK_SCRIPT_MAX, NULL,
-					    READING_UNKNOWN);
+	if (lunatik_has_files())
+		length = kernel_read_file_from_path(full, 0, &text, LUNATIK_SCRIPT_MAX,
+						    NULL, READING_UNKNOWN);
 	if (length < 0) {
 		const char *name = lunatik_errname(length);
 

@@ -24,6 +24,7 @@
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/module.h>
+#include <linux/sched.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
@@ -177,6 +178,17 @@ bool lunatik_maysleep(lua_State *L);
 
 /* GFP_KERNEL if lunatik_maysleep(), GFP_ATOMIC otherwise. */
 gfp_t lunatik_gfp(lua_State *L);
+
+/**
+ * lunatik_has_files() - whether the running task can open anything
+ *
+ * exit_files(), exit_fs() and exit_task_namespaces() come before the work that
+ * calls a device's release() for the last descriptor of a task that exits.
+ */
+static inline bool lunatik_has_files(void)
+{
+	return current->files && current->fs && current->nsproxy;
+}
 
 /**
  * lunatik_checksleep() - refuse a call that sleeps where none may

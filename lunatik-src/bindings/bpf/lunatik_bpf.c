@@ -83,6 +83,8 @@ static int map_get_pinned(const char *name, struct bpf_map **map)
 	struct path path;
 	int ret;
 
+	if (!lunatik_has_files())
+		return -ESRCH;
 	ret = kern_path(name, LOOKUP_FOLLOW, &path);
 	if (ret)
 		return ret;

@@ -285,9 +285,16 @@ __bpf_kfunc int bpf_luaxdp_run(char *key, size_t key__sz, struct xdp_md *xdp_ctx
 		.argument = arg,
 		.argument_size = arg__sz,
 	};
-	size_t length = strnlen(key, key__sz);
+	size_t length;
 	int action = -1;
 
+	/*
+	 * Before 7.1 the verifier lets a lookup that nobody has checked through
+	 * where memory with a size is wanted.
+	 */
+	if (!key || (!arg && arg__sz))
+		return -1;
+	length = strnlen(key, key__sz);
 	if (!length || length == key__sz)
 		return -1;
 	/* Test runs come here in process context, where RCU is not implied. */

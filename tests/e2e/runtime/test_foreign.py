@@ -186,3 +186,26 @@ def test_short_entries_pay_for_their_share(machine: Machine) -> None:
     # 4 s earn it a fifth of one, and the first second's twentieth is a gift.
     assert time < 5e8
     machine.lua('require("lunatik")._ENV.short = nil')
+
+
+@pytest.mark.parametrize(
+    "opens",
+    ['lunatik.runtime("served")', 'require("served")', 'require("bpf").hash("/sys/fs/bpf/m")'],
+)
+def test_an_exiting_task_opens_nothing(machine: Machine, opens: str) -> None:
+    """Its last file is released after it has given up its files and its root."""
+    machine.copy_to(b"return 1", "/lib/modules/lua/served.lua")
+    run(
+        machine,
+        "left",
+        f"""
+        local lunatik = require("lunatik")
+        require("bpf")
+        require("device").new{{name = "left", release = function()
+            print(pcall(function() return {opens} end))
+        end}}
+        """,
+    )
+    machine.succeed("sh -c 'exec 3</dev/left; exit'")
+    machine.succeed("dmesg | grep 'false.*ESRCH'")
+    assert "broken" not in machine.succeed("lunatik list")

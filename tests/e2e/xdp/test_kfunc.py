@@ -12,6 +12,8 @@ from lab.vm.machine import Machine
 
 PROGRAM = Path(__file__).with_name("call_lua.bpf.c")
 
+UNCHECKED = Path(__file__).with_name("unchecked.bpf.c")
+
 VERDICT = """
 local xdp = require("xdp")
 local action = require("linux.xdp")
@@ -52,6 +54,28 @@ def test_script_decides_and_answers(asking: Machine, percpu: str) -> None:
     asking.succeed(f"lunatik run verdict softirq{percpu}")
     asking.fail("reach")
     asking.succeed("lunatik stop verdict", "reach")
+
+
+@pytest.mark.parametrize("what", ["KEY", "ARGUMENT"])
+def test_what_was_not_found_is_no_key_and_no_argument(
+    node: Machine, tmp_path: Path, what: str
+) -> None:
+    node.copy_to(compiled(UNCHECKED, tmp_path, f"-D{what}"), "/tmp/unchecked.bpf.o")
+    node.copy_to(
+        b'require("xdp").attach(function(_, argument) return #argument > 0 and 2 or 1 end)',
+        "/lib/modules/lua/verdict.lua",
+    )
+    node.succeed(
+        "lunatik run verdict softirq",
+        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+    )
+    loaded = node.execute("bpftool prog load /tmp/unchecked.bpf.o /sys/fs/bpf/unchecked")
+    if loaded.status != 0:
+        assert "Possibly NULL pointer" in loaded.stderr
+        return
+    node.succeed("bpftool net attach xdp pinned /sys/fs/bpf/unchecked dev r0")
+    node.fail("reach")
+    node.succeed("bpftool net detach xdp dev r0", "reach")
 
 
 def test_key_of_the_same_length_is_another_script(asking: Machine) -> None:
