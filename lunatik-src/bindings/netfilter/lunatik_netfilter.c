@@ -311,6 +311,8 @@ static int netfilter_register(lua_State *L)
 	else
 		ret = hook_enter(hook, current->nsproxy->net_ns);
 	if (ret) {
+		/* An inet hook may have been in for IPv4, but not for IPv6. */
+		synchronize_net();
 		lunatik_hook_abort(&hook->hook);
 		lunatik_throw(L, ret);
 	}

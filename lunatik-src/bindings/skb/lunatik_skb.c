@@ -17,6 +17,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bottom_half.h>
+#include <linux/if_arp.h>
 #include <linux/if_vlan.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -36,6 +37,7 @@
 #include <net/netfilter/ipv6/nf_reject.h>
 #include <net/netfilter/nf_conntrack.h>
 #include <net/netfilter/nf_conntrack_acct.h>
+#include <net/netfilter/nf_conntrack_ecache.h>
 #include <net/route.h>
 
 #include "lunatik_data.h"
@@ -207,6 +209,27 @@ static int transport_field(const struct transport *transport)
 	}
 }
 
+/*
+ * A datagram may be shorter than the packet that it is in; its receiver cuts off
+ * what is left over.
+ */
+static void transport_shorten(const struct sk_buff *skb, struct transport *transport)
+{
+	struct udphdr buffer;
+	const struct udphdr *udp;
+	unsigned int length;
+
+	if (transport->protocol != IPPROTO_UDP)
+		return;
+	udp = skb_header_pointer(skb, transport->start, sizeof(buffer), &buffer);
+	length = udp ? ntohs(udp->len) : 0;
+	if (length < sizeof(*udp) || length >= transport->length)
+		return;
+	transport->pseudo = csum_sub(transport->pseudo,
+				     (__force __wsum)htons(transport->length - length));
+	transport->length = length;
+}
+
 /* The device, or GSO, fills the sum in from that of the pseudo header. */
 static int transport_partial(struct sk_buff *skb, const struct transport *transport, int field)
 {
@@ -217,14 +240,15 @@ static int transport_partial(struct sk_buff *skb, const struct transport *transp
 
 static int transport_find(struct sk_buff *skb, struct transport *transport)
 {
-	switch (skb->protocol) {
-	case htons(ETH_P_IP):
-		return transport_ipv4(skb, transport);
-	case htons(ETH_P_IPV6):
-		return transport_ipv6(skb, transport);
-	default:
-		return -EPROTONOSUPPORT;
-	}
+	int ret = -EPROTONOSUPPORT;
+
+	if (skb->protocol == htons(ETH_P_IP))
+		ret = transport_ipv4(skb, transport);
+	else if (skb->protocol == htons(ETH_P_IPV6))
+		ret = transport_ipv6(skb, transport);
+	if (!ret)
+		transport_shorten(skb, transport);
+	return ret;
 }
 
 static bool chained(const struct sk_buff *skb)
@@ -324,20 +348,74 @@ static void packet_hide(struct packet *packet)
 		packet->windows[i].view.near_size = 0;
 }
 
+/* Part of the packet, relative to skb->data. */
+struct stretch {
+	int start;
+	int end;
+};
+
+static bool overlap(const struct stretch *one, const struct stretch *other)
+{
+	return one->start < other->end && one->end > other->start;
+}
+
 /*
  * The stack has parsed the options of an IPv4 header, remembers where they are,
- * and writes there, or copies from there, by lengths that it does not check again.
+ * and writes there, or copies from there, by lengths that it does not check
+ * again: an ICMP error that says how long a fragment may be does it as late as
+ * after POST_ROUTING.
  */
-static bool options_parsed(const struct window *window, int start, size_t length)
+static bool options_parsed(const struct nf_hook_state *state, const struct sk_buff *skb,
+			   const struct stretch *written)
+{
+	int start = skb_network_offset(skb) + sizeof(struct iphdr);
+	const struct stretch options = { start, start + IPCB(skb)->opt.optlen };
+
+	return state->hook != NF_INET_PRE_ROUTING && overlap(written, &options);
+}
+
+/* Where the header ends was checked before the first hook, and is not again. */
+static bool header_resized(const struct sk_buff *skb, const struct stretch *written,
+			   const u8 *bytes)
+{
+	int first = skb_network_offset(skb);
+
+	if (written->start > first || written->end <= first)
+		return false;
+	return (bytes[first - written->start] ^ *skb_network_header(skb)) & 0x0f;
+}
+
+/* A socket that asks for the options of hop by hop gets as many as the header says. */
+static bool hops_parsed(const struct nf_hook_state *state, const struct sk_buff *skb,
+			const struct stretch *written)
+{
+	int start = skb_network_offset(skb) + sizeof(struct ipv6hdr);
+	struct stretch options = { start, start };
+	u8 head[2];
+
+	if (state->hook > NF_INET_FORWARD || !(IP6CB(skb)->flags & IP6SKB_HOPBYHOP) ||
+	    skb_copy_bits(skb, start, head, sizeof(head)))
+		return false;
+	options.end += (head[1] + 1) * 8;
+	return overlap(written, &options);
+}
+
+/* Would a write change what the stack has checked already and relies on? */
+static bool relied_upon(const struct window *window, int start, const void *from, size_t length)
 {
 	const struct sk_buff *skb = *window->skb;
 	const struct nf_hook_state *state = window->packet->lending->state;
-	int options = skb_network_offset(skb) + sizeof(struct iphdr);
+	const struct stretch written = { start, start + (int)length };
 
-	if (state->pf != NFPROTO_IPV4 || state->hook == NF_INET_PRE_ROUTING ||
-	    state->hook == NF_INET_POST_ROUTING)
+	switch (state->pf) {
+	case NFPROTO_IPV4:
+		return header_resized(skb, &written, from) ||
+		       options_parsed(state, skb, &written);
+	case NFPROTO_IPV6:
+		return hops_parsed(state, skb, &written);
+	default:
 		return false;
-	return start < options + IPCB(skb)->opt.optlen && start + (int)length > options;
+	}
 }
 
 static int window_write(void *lent, size_t offset, const void *from, size_t length)
@@ -355,8 +433,10 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 	ret = window_start(window, offset, length, &start);
 	if (ret)
 		return ret;
-	if (window->packet && options_parsed(window, start, length))
+	if (window->packet && relied_upon(window, start, from, length))
 		return -EOPNOTSUPP;
+	if (skb_shared(skb))
+		return -EBUSY;
 	ret = packet_join(skb);
 	if (ret)
 		return ret;
@@ -415,6 +495,9 @@ static struct sk_buff *packet_writable(lua_State *L)
 
 	if (packet->lending && packet->lending->readonly)
 		luaL_error(L, "read only");
+	/* pktgen gives the same one to a device again and again. */
+	if (skb_shared(packet->skb))
+		lunatik_throw(L, EBUSY);
 	packet_hide(packet);
 	return packet->skb;
 }
@@ -539,6 +622,8 @@ static unsigned int packet_least(const struct sk_buff *skb)
 		least += sizeof(struct iphdr);
 	else if (skb->protocol == htons(ETH_P_IPV6))
 		least += sizeof(struct ipv6hdr);
+	else if (skb->protocol == htons(ETH_P_ARP) && skb->dev)
+		least += arp_hdr_len(skb->dev);
 	if (skb_transport_header_was_set(skb))
 		least = max(least, skb_transport_offset(skb));
 	if (skb->ip_summed == CHECKSUM_PARTIAL)
@@ -631,6 +716,17 @@ static int transport_settle(struct sk_buff *skb, const struct transport *transpo
 	return skb_checksum_help(skb);
 }
 
+/*
+ * A tunnel's datagrams need have no sum, and GSO adds none to its segments then:
+ * it fills in only what it was told to.
+ */
+static bool transport_bare(const struct sk_buff *skb, const struct transport *transport)
+{
+	return skb_is_gso(skb) && transport->protocol == IPPROTO_UDP &&
+	       skb_checksum_start_offset(skb) != transport->start &&
+	       !(skb_shinfo(skb)->gso_type & SKB_GSO_UDP_TUNNEL_CSUM);
+}
+
 static int transport_checksum(struct sk_buff *skb, const struct transport *transport)
 {
 	int field = transport_field(transport);
@@ -645,7 +741,8 @@ static int transport_checksum(struct sk_buff *skb, const struct transport *trans
 	if (ret)
 		return ret;
 	if (skb->ip_summed == CHECKSUM_PARTIAL)
-		return transport_partial(skb, transport, field);
+		return transport_bare(skb, transport) ? 0 :
+		       transport_partial(skb, transport, field);
 	ret = skb_ensure_writable(skb, transport->start + field + sizeof(sum));
 	if (ret)
 		return ret;
@@ -917,6 +1014,15 @@ static int packet_copy(lua_State *L)
 	return 1;
 }
 
+/* Whoever listens to conntrack is told, as by nft. */
+static void connmark_set(struct nf_conn *ct, u32 mark)
+{
+	if (READ_ONCE(ct->mark) == mark)
+		return;
+	WRITE_ONCE(ct->mark, mark);
+	nf_conntrack_event_cache(IPCT_MARK, ct);
+}
+
 static int packet_connmark(lua_State *L)
 {
 	struct sk_buff *skb = packet_check(L)->skb;
@@ -928,7 +1034,7 @@ static int packet_connmark(lua_State *L)
 		return 1;
 	}
 	if (!lua_isnoneornil(L, 2))
-		WRITE_ONCE(ct->mark, (u32)lunatik_checkrange(L, 2, 0, U32_MAX));
+		connmark_set(ct, lunatik_checkrange(L, 2, 0, U32_MAX));
 	lua_pushinteger(L, READ_ONCE(ct->mark));
 	return 1;
 }
@@ -1179,6 +1285,8 @@ static void reply_send(const struct lunatik_lending *lending, struct sk_buff *re
 {
 	reply->mark = lending->skb->mark;
 	reply->skb_iif = lending->skb->skb_iif;
+	/* Else IPv6 tells the address answered for that its packet is too big. */
+	reply->ignore_df = true;
 	/* So that translated addresses are translated back. */
 	nf_ct_attach(reply, lending->skb);
 	if (lending->state->pf == NFPROTO_IPV4)

@@ -653,6 +653,12 @@ static int context_event(lua_State *L)
 /* A walk of the routes and one of the neighbours, in VM instructions. */
 #define FIB_LOOKUP_UNITS	200
 
+/*
+ * BPF_FIB_LOOKUP_DIRECT, _OUTPUT and _SKIP_NEIGH. The others want fields that a
+ * script cannot give, or give such as it would not be shown.
+ */
+#define FIB_FLAGS		7
+
 /* An address: an integer for IPv4, 16 bytes for IPv6. */
 static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
 {
@@ -709,7 +715,7 @@ static int context_fib_lookup(lua_State *L)
 		fib.tos = lunatik_optfieldrange(L, 2, "tos", 0, 0, U8_MAX);
 	fib.ifindex = lunatik_optfieldrange(L, 2, "ifindex", callback->buff->rxq->dev->ifindex,
 					    1, INT_MAX);
-	flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, U32_MAX);
+	flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, FIB_FLAGS);
 
 	ret = lunatik_try(L, xdp_lua_fib_lookup(callback->buff, &fib, flags));
 	if (ret == BPF_FIB_LKUP_RET_SUCCESS) {

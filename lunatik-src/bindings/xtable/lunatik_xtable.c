@@ -8,8 +8,9 @@
  * Rules and scripts come and go apart from each other: replacing one rule of a
  * table makes all others anew, so a rule must not depend on a running script.
  * Between them stands a slot, a name in a namespace of its own for matches and
- * targets. A rule holds its slot; a script's function fills it, and leaves it
- * when its runtime stops. A match in an empty slot does not match, a target
+ * targets of each network namespace: the script is run there as well. A rule
+ * holds its slot; a script's function fills it, and leaves it when its runtime
+ * stops. A match in an empty slot does not match, a target
  * in one goes on with the next rule.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -22,12 +23,14 @@
 #include <linux/mutex.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/x_tables.h>
+#include <linux/nsproxy.h>
 #include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <net/ipv6.h>
+#include <net/net_namespace.h>
 
 #include "lunatik_skb.h"
 #include "xt_lua.h"
@@ -44,6 +47,7 @@ struct xt_lua_slot {
 	struct kref kref;		/* put under slots_mutex */
 	struct list_head node;		/* in slots, guarded by slots_mutex */
 	enum xt_lua_kind kind;
+	u64 net;			/* cookie, which no other namespace ever gets */
 	char name[XT_LUA_NAME_MAX];
 	struct xt_lua_function __rcu *function;	/* set under slots_mutex */
 	struct rcu_head rcu;
@@ -81,13 +85,15 @@ static void slot_put(struct xt_lua_slot *slot)
 }
 
 /* The slot of a name, with a reference; NULL when out of memory. */
-static struct xt_lua_slot *slot_get(enum xt_lua_kind kind, const char *name)
+static struct xt_lua_slot *slot_get(enum xt_lua_kind kind, const struct net *net,
+				    const char *name)
 {
 	struct xt_lua_slot *slot;
 
 	lockdep_assert_held(&slots_mutex);
 	list_for_each_entry(slot, &slots, node) {
-		if (slot->kind == kind && !strcmp(slot->name, name)) {
+		if (slot->kind == kind && slot->net == net->net_cookie &&
+		    !strcmp(slot->name, name)) {
 			kref_get(&slot->kref);
 			return slot;
 		}
@@ -97,6 +103,7 @@ static struct xt_lua_slot *slot_get(enum xt_lua_kind kind, const char *name)
 		return NULL;
 	kref_init(&slot->kref);
 	slot->kind = kind;
+	slot->net = net->net_cookie;
 	strscpy(slot->name, name, sizeof(slot->name));
 	list_add(&slot->node, &slots);
 	return slot;
@@ -330,7 +337,7 @@ static bool unasked(int err)
 	       err == -EDEADLK || err == -EREMOTE;
 }
 
-static int rule_make(enum xt_lua_kind kind, struct xt_lua_info *info)
+static int rule_make(enum xt_lua_kind kind, const struct net *net, struct xt_lua_info *info)
 {
 	struct xt_lua_slot *slot;
 	int ret;
@@ -342,7 +349,7 @@ static int rule_make(enum xt_lua_kind kind, struct xt_lua_info *info)
 		return -EINVAL;
 
 	mutex_lock(&slots_mutex);
-	slot = slot_get(kind, info->function);
+	slot = slot_get(kind, net, info->function);
 	mutex_unlock(&slots_mutex);
 	if (!slot)
 		return -ENOMEM;
@@ -365,7 +372,7 @@ static void rule_end(const struct xt_lua_info *info)
 
 static int match_check(const struct xt_mtchk_param *par)
 {
-	return rule_make(XT_LUA_MATCH, par->matchinfo);
+	return rule_make(XT_LUA_MATCH, par->net, par->matchinfo);
 }
 
 static void match_destroy(const struct xt_mtdtor_param *par)
@@ -375,7 +382,7 @@ static void match_destroy(const struct xt_mtdtor_param *par)
 
 static int target_check(const struct xt_tgchk_param *par)
 {
-	return rule_make(XT_LUA_TARGET, par->targinfo);
+	return rule_make(XT_LUA_TARGET, par->net, par->targinfo);
 }
 
 static void target_destroy(const struct xt_tgdtor_param *par)
@@ -450,7 +457,7 @@ static int function_fill(struct xt_lua_function *function, enum xt_lua_kind kind
 	int ret = 0;
 
 	mutex_lock(&slots_mutex);
-	slot = slot_get(kind, name);
+	slot = slot_get(kind, current->nsproxy->net_ns, name);
 	if (!slot) {
 		ret = -ENOMEM;
 	} else if (rcu_access_pointer(slot->function)) {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from frames import frames
 from scapy.layers.inet import IP, UDP, fragment
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
-from scapy.packet import Raw
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, PadN
+from scapy.packet import Packet, Raw
 from wiring import ROUTED, SET16, flow, hook, wire
 
 from lab.vm.machine import Machine
@@ -66,6 +66,35 @@ def test_sums_are_made_right_around_a_packet_whose_own_is_still_missing(machine:
     machine.succeed("dmesg | grep around")
 
 
+@pytest.mark.parametrize("sum_of_tunnel", ["udpcsum", "noudpcsum"])
+def test_super_packets_in_a_tunnel_keep_their_sums(machine: Machine, sum_of_tunnel: str) -> None:
+    """GSO fills in a tunnel's sum where there is one, and leaves it out where there is none."""
+    wire(machine, ROUTED)
+    for ip, here, there in (("ip", 1, 2), ("ip -n b", 2, 1)):
+        machine.succeed(
+            f"{ip} link add vx type vxlan id 7 dstport 4789 {sum_of_tunnel} "
+            f"local 10.2.0.{here} remote 10.2.0.{there}",
+            f"{ip} address add 10.4.0.{here}/24 dev vx; {ip} link set vx up",
+        )
+    machine.succeed("ethtool -K rb tx off; ip netns exec b ethtool -K vb tx off")
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_OUT",
+        """
+        if port(skb) == 4789 then
+            skb:checksum()
+            if #skb > 4000 then print("large") end
+        end
+        return ACCEPT""",
+    )
+    same, _ = machine.succeed("python3 /tmp/clients.py file - b 10.4.0.2").split()
+    assert same == "True"
+    machine.succeed("dmesg | grep large")
+    # A segment with a wrong sum comes again, in a packet of its own, until one fits.
+    assert machine.succeed("nstat -asz TcpRetransSegs").split()[-2] == "0"
+
+
 def test_headers_longer_than_their_payload_have_no_sum(machine: Machine) -> None:
     wire(machine, ROUTED)
     hook(
@@ -80,10 +109,7 @@ def test_headers_longer_than_their_payload_have_no_sum(machine: Machine) -> None
         options='dev = "ra"',
     )
     packet = IPv6(src="fd01::2", dst="fd02::2", plen=4) / IPv6ExtHdrDestOpt()
-    packet /= UDP(dport=9999) / Raw(bytes(64))
-    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
-    machine.copy_to(frames([bytes(packet)], bytes(6)), "/tmp/frames")
-    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
+    replay(machine, packet / UDP(dport=9999) / Raw(bytes(64)))
     machine.wait_until_succeeds("dmesg | grep 'sum.*false.*EINVAL'")
 
 
@@ -214,12 +240,13 @@ def test_packet_is_not_cut_below_its_headers(
     machine.wait_until_succeeds("dmesg | grep 'stayed whole'")
 
 
-def test_options_that_the_stack_has_read_stay_as_they_are(machine: Machine) -> None:
+@pytest.mark.parametrize("place", ["FORWARD", "POST_ROUTING"])
+def test_options_that_the_stack_has_read_stay_as_they_are(machine: Machine, place: str) -> None:
     wire(machine, ROUTED)
     hook(
         machine,
         "IPV4",
-        "inet.FORWARD",
+        f"inet.{place}",
         """
         local packet = skb:data()
         if packet:getuint8(0) & 15 > 5 then
@@ -231,6 +258,121 @@ def test_options_that_the_stack_has_read_stay_as_they_are(machine: Machine) -> N
     # The router writes its address where the option said that there is room.
     assert "10.2.0.1" in machine.succeed("ip netns exec a ping -R -n -c 1 -W 5 10.2.0.2")
     machine.succeed("dmesg | grep 'options.*false.*EOPNOTSUPP'", "dmesg | grep 'before.*true'")
+
+
+@pytest.mark.parametrize("place", ["PRE_ROUTING", "LOCAL_IN"])
+def test_header_keeps_its_length(machine: Machine, place: str) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        f"inet.{place}",
+        """
+        local packet = skb:data()
+        if port(skb) == 9999 and packet:getuint8(0) >> 4 == 4 then
+            print("longer", pcall(packet.setuint8, packet, 0, 0x4f))
+            print("around", pcall(skb:data("mac").setstring, skb:data("mac"), 13, "\\0\\x46"))
+            print("as it was", pcall(packet.setstring, packet, 0, "\\x45\\x04"))
+        end
+        return ACCEPT""",
+        namespace="b",
+    )
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    machine.succeed(
+        "dmesg | grep 'longer.*false.*EOPNOTSUPP'",
+        "dmesg | grep 'around.*false.*EOPNOTSUPP'",
+        "dmesg | grep 'as it was.*true'",
+    )
+
+
+def replay(machine: Machine, packet: Packet) -> None:
+    """Send a packet from a to the router, as it is."""
+    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
+    router = bytes.fromhex(machine.succeed("cat /sys/class/net/ra/address").replace(":", ""))
+    machine.copy_to(frames([bytes(packet)], router), "/tmp/frames")
+    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
+
+
+@pytest.mark.parametrize("place", ["PRE_ROUTING", "LOCAL_IN", "FORWARD"])
+def test_options_of_hop_by_hop_stay_as_they_are(machine: Machine, place: str) -> None:
+    """A socket is given as many of their bytes as they say that they are."""
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV6",
+        f"inet.{place}",
+        """
+        local packet = skb:data()
+        if packet:getuint8(6) == 0 then
+            print("length", pcall(packet.setuint8, packet, 41, 255))
+            print("last", pcall(packet.setstring, packet, 47, "\\1\\1"))
+            print("behind", pcall(packet.setuint8, packet, 48, packet:getuint8(48)))
+        end
+        return ACCEPT""",
+    )
+    target = "fd02::2" if place == "FORWARD" else "fd01::1"
+    packet = IPv6(src="fd01::2", dst=target) / IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(4))])
+    replay(machine, packet / UDP(dport=9999) / Raw(b"lab"))
+    machine.wait_until_succeeds("dmesg | grep 'behind.*true'")
+    machine.succeed(
+        "dmesg | grep 'length.*false.*EOPNOTSUPP'", "dmesg | grep 'last.*false.*EOPNOTSUPP'"
+    )
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_follows_a_datagram_is_not_in_its_sum(machine: Machine, version: int) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        "inet.PRE_ROUTING",
+        """
+        local number, start, packet = port(skb)
+        if number == 9999 then
+            packet:setuint8(start, 88)
+            skb:checksum()
+            print("rewritten")
+        end
+        return ACCEPT""",
+    )
+    header = IP(src="10.1.0.2", dst="10.1.0.1")
+    if version == 6:
+        header = IPv6(src="fd01::2", dst="fd01::1")
+    # Nobody listens: whose sum is good is counted as such all the same.
+    replay(machine, header / UDP(dport=9999, len=11) / Raw(b"lab and more"))
+    machine.wait_until_succeeds("dmesg | grep rewritten")
+    seen = "Udp" if version == 4 else "Udp6"
+    machine.wait_until_succeeds(f"nstat -asz {seen}NoPorts | grep '{seen}NoPorts  *1 '")
+    machine.succeed(f"nstat -asz {seen}InCsumErrors | grep '{seen}InCsumErrors  *0 '")
+
+
+def test_packet_that_others_hold_is_not_written(machine: Machine) -> None:
+    """pktgen gives a device the same packet again and again."""
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "NETDEV",
+        "netdev.INGRESS",
+        """
+        if port(skb) == 9 then
+            local packet = skb:data("mac")
+            print("write", pcall(packet.setuint8, packet, 0, 1))
+            print("grow", pcall(skb.resize, skb, 3000))
+            return DROP
+        end
+        return ACCEPT""",
+        options='dev = "ra"',
+    )
+    machine.module("pktgen")
+    for file, words in (
+        ("kpktgend_0", ("rem_device_all", "add_device ra")),
+        ("ra", ("xmit_mode netif_receive", "count 3", "dst 10.1.0.1", "udp_dst_min 9")),
+        ("ra", ("udp_dst_max 9", "pkt_size 100")),
+        ("pgctrl", ("start",)),
+    ):
+        for word in words:
+            machine.succeed(f"echo {word} >/proc/net/pktgen/{file}")
+    machine.succeed("dmesg | grep 'write.*false.*EBUSY'", "dmesg | grep 'grow.*false.*EBUSY'")
 
 
 def test_reading_in_a_list_of_fragments_is_paid_for(machine: Machine) -> None:

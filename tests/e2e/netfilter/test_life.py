@@ -203,3 +203,26 @@ def test_table_shared_with_a_process_that_edits_it(machine: Machine) -> None:
     fates = flow(machine, "a", "b", "10.2.0.2", *[9999, 9998] * 5)
     assert fates == ["lost", "arrived"] * 5
     machine.succeed("lunatik stop editor")
+
+
+def test_half_a_registration_leaves_nothing_behind(machine: Machine) -> None:
+    """The kernel takes 1024 hooks of a position; an inet hook is one of IPv4 and one of IPv6."""
+    wire(machine, ROUTED)
+    machine.succeed("nice -n 19 python3 /tmp/clients.py flood a 10.1.0.1 5 >/tmp/sent &")
+    run(
+        machine,
+        PORT
+        + """
+        local function pass() return ACCEPT end
+        local six = {hook = pass, pf = nf.proto.IPV6, hooknum = nf.inet.LOCAL_IN}
+        local both = {hook = pass, pf = nf.proto.INET, hooknum = nf.inet.LOCAL_IN}
+        for _ = 1, 1024 do netfilter.register(six) end
+        local refused = 0
+        for _ = 1, 20 do
+            local ok, why = pcall(netfilter.register, both)
+            if not ok and why:find("E2BIG") then refused = refused + 1 end
+        end
+        print("refused", refused)""",
+    )
+    machine.wait_until_succeeds("grep . /tmp/sent")
+    machine.succeed("dmesg | grep 'refused.*20'", "lunatik stop hook")

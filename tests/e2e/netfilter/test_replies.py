@@ -201,6 +201,22 @@ def test_replies_in_pieces_can_be_told_apart(machine: Machine) -> None:
     assert "0" not in numbers
 
 
+def test_reply_over_ipv6_is_cut_into_pieces(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV6",
+        "inet.FORWARD",
+        """
+        if port(skb) ~= 9999 then return ACCEPT end
+        skb:reply(("x"):rep(2000))
+        return DROP""",
+    )
+    assert client(machine, "ask", "a", "fd02::2", 9999, "lab").strip() == "x" * 2000
+    # The address that was answered for is not told of its packet's size.
+    machine.succeed("nstat -asz Icmp6OutPktTooBigs | grep 'Icmp6OutPktTooBigs  *0 '")
+
+
 def test_copy_is_sent_instead_of_its_packet(machine: Machine) -> None:
     wire(machine, BRIDGED)
     # Somebody wants to know when packets came, and fq takes that for when they are to go.
