@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lab.vm.errors import ConsoleFlooded, MachineDied
 from lab.vm.machine import Machine
 
 if TYPE_CHECKING:
@@ -39,9 +41,13 @@ class Capture:
 
     def stop(self) -> None:
         """End it; the file is complete then. Stopping twice is fine."""
-        if self._running:
-            self._running = False
-            self._machine.body.monitor("object-del", id=self._id)
+        if not self._running:
+            return
+        self._running = False
+        # What a machine had on its wires before its end is just what is wanted then.
+        with contextlib.suppress(MachineDied, ConsoleFlooded):
+            if self._machine.body.alive():
+                self._machine.body.monitor("object-del", id=self._id)
 
     def packets(self) -> PacketList:
         """Everything captured, read by scapy; ends the capture."""
@@ -62,5 +68,4 @@ class Capture:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._machine.body.alive():
-            self.stop()
+        self.stop()
