@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from lab.results.record import TestResult
 
-_SIZE = 260
+#: Width and height of a node's box, and the room between two at least.
+_BOX = (68, 26)
+_GAP = 6
+#: Of the circle that few nodes stand on.
 _RADIUS = 90
+#: From the circle to the edge of the picture: half a box, and its line.
+_EDGE = 40
 
 
 def topology(data: Mapping[str, object]) -> str:
@@ -22,7 +28,8 @@ def topology(data: Mapping[str, object]) -> str:
     nodes = [str(node) for node in _list(data.get("nodes"))]
     if not nodes:
         return ""
-    where = {node: _on_circle(number, len(nodes)) for number, node in enumerate(nodes)}
+    where = dict(zip(nodes, places(len(nodes)), strict=True))
+    size = 2 * (_radius(len(nodes)) + _EDGE)
     parts = []
     for link in _list(data.get("links")):
         if isinstance(link, Mapping):
@@ -30,7 +37,7 @@ def topology(data: Mapping[str, object]) -> str:
             parts.append(_link(str(link.get("name", "")), ends))
     parts += [_node(name, x, y) for name, (x, y) in where.items()]
     return (
-        f'<svg viewBox="0 0 {_SIZE} {_SIZE}" width="{_SIZE}" role="img" '
+        f'<svg viewBox="0 0 {size:.0f} {size:.0f}" width="{size:.0f}" role="img" '
         f'aria-label="topology">{"".join(parts)}</svg>'
     )
 
@@ -39,11 +46,33 @@ def _list(value: object) -> Sequence[object]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _on_circle(number: int, total: int) -> tuple[float, float]:
+def places(total: int) -> list[tuple[float, float]]:
+    """Where the middles of so many nodes' boxes are: on a circle, none over another."""
+    radius = _radius(total)
+    middle = radius + _EDGE
+    return [(middle + radius * x, middle + radius * y) for x, y in _on_circle(total)]
+
+
+def _on_circle(total: int) -> list[tuple[float, float]]:
+    """Points of a circle around zero, of radius 1, the first at its left; one is in its middle."""
     if total == 1:
-        return _SIZE / 2, _SIZE / 2
-    angle = 2 * math.pi * number / total + math.pi
-    return _SIZE / 2 + _RADIUS * math.cos(angle), _SIZE / 2 + _RADIUS * math.sin(angle)
+        return [(0, 0)]
+    angles = [2 * math.pi * number / total + math.pi for number in range(total)]
+    return [(math.cos(angle), math.sin(angle)) for angle in angles]
+
+
+def _radius(total: int) -> float:
+    """Of a circle on which that many boxes have room."""
+    pairs = itertools.combinations(_on_circle(total), 2)
+    return max(_RADIUS, *(_factor(one, other) for one, other in pairs), 0)
+
+
+def _factor(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """By how much points must be moved apart for boxes to stand beside or below each other."""
+    apart = (abs(a - b) for a, b in zip(one, other, strict=True))
+    return min(
+        (room + _GAP) / way if way else math.inf for room, way in zip(_BOX, apart, strict=True)
+    )
 
 
 def _link(name: str, ends: Sequence[tuple[float, float]]) -> str:
@@ -60,8 +89,10 @@ def _link(name: str, ends: Sequence[tuple[float, float]]) -> str:
 
 
 def _node(name: str, x: float, y: float) -> str:
+    wide, high = _BOX
     return (
-        f'<rect x="{x - 34:.0f}" y="{y - 13:.0f}" width="68" height="26" rx="6" class="node"/>'
+        f'<rect x="{x - wide / 2:.0f}" y="{y - high / 2:.0f}" width="{wide}" height="{high}" '
+        f'rx="6" class="node"/>'
         f'<text x="{x:.0f}" y="{y + 4:.0f}" class="node">{escape(name)}</text>'
     )
 

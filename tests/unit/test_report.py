@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
+
+import pytest
 
 from lab.results import drawing
 from lab.results.record import (
@@ -109,3 +112,17 @@ def test_a_lan_is_a_dot_with_many_lines() -> None:
     svg = drawing.topology({"nodes": nodes, "links": [{"name": "lan", "nodes": nodes}]})
     assert svg.count("<line") == 5
     assert svg.count('class="lan"') == 1
+
+
+@pytest.mark.parametrize("total", range(2, 17))
+def test_no_box_is_drawn_over_another_or_over_the_edge(total: int) -> None:
+    svg = drawing.topology({"nodes": [f"n{i}" for i in range(total)]})
+    size = float(re.findall(r'<svg viewBox="0 0 (\d+) ', svg)[0])
+    found = re.findall(r'<rect x="(-?\d+)" y="(-?\d+)" width="(\d+)" height="(\d+)"', svg)
+    boxes = [tuple(map(int, box)) for box in found]
+    assert len(boxes) == total
+    for x, y, wide, high in boxes:
+        assert 0 <= x <= size - wide
+        assert 0 <= y <= size - high
+    for (ax, ay, wide, high), (bx, by, _, _) in itertools.combinations(boxes, 2):
+        assert abs(ax - bx) >= wide or abs(ay - by) >= high
