@@ -63,3 +63,15 @@ def test_stacks_of_a_peer_are_read_with_its_symbols(rig: Rig) -> None:
     assert of_peer._vmlinux == rig.modules_for(peer)[0].vmlinux != rig.kernel.vmlinux
     assert of_cell._vmlinux == rig.kernel.vmlinux
     assert symbols[None] is of_cell
+
+
+def test_what_came_earlier_is_a_peer_of_what_comes_later(rig: Rig) -> None:
+    old = Peer(name="6.1", flavour="default", kernel="1" * 20)
+    peers = (*rig.cell.peers, old)
+    later = Rig(rig.cell.model_copy(update={"peers": peers}), rig.store)
+    # A version alone is meant in the cell's flavour, a flavour alone in its version.
+    assert later.peer("6.1", None) == old
+    assert later.peer(None, "debug") == rig.cell.peers[0]
+    assert later.peer("6.1", "debug") is None
+    # The cell that ran before the other stood has to do without it.
+    assert rig.peer("6.1", None) is None

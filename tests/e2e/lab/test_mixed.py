@@ -22,6 +22,28 @@ def test_flavours_talk_to_each_other(net: Network) -> None:
         plain.succeed(f"ping -c 3 -i 0.1 {net.address('checked', version=version)}")
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        # Both stand in the cell of whichever came last, so each run of both has this test.
+        pytest.param("6.1", "6.12", marks=pytest.mark.topology("versions-6.1-6.12.yaml")),
+        pytest.param("6.12", "7.3", marks=pytest.mark.topology("versions-6.12-7.3.yaml")),
+    ],
+)
+@pytest.mark.limit(240)
+def test_versions_talk_to_each_other(net: Network, older: str, newer: str) -> None:
+    for name, release in (("older", older), ("newer", newer)):
+        assert net[name].succeed("uname -r").startswith(f"{release}.")
+        # Each has the modules of its own kernel.
+        assert net[name].lua("return 6 * 7") == "42"
+    for version in (4, 6):
+        address = net.address("newer", version=version)
+        net["older"].succeed(f"ping -c 3 -i 0.1 {address}")
+    net["newer"].succeed("iperf3 -s -1 -D")
+    net["newer"].wait_for_open_port(5201)
+    net["older"].succeed(f"iperf3 -c {net.address('newer')} -n 1M")
+
+
 def test_a_kernel_that_the_run_lacks_skips(start: Callable[..., Machine]) -> None:
     with pytest.raises(pytest.skip.Exception, match=r"wants 0\.1 "):
         start("old", release="0.1")
