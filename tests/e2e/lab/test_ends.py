@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,6 @@ from typing import Any
 import pytest
 
 from lab.vm.machine import Machine
-from lab.vm.runtime import base
 
 pytestmark = [pytest.mark.limit(900), pytest.mark.slow]
 
@@ -29,6 +30,8 @@ MARK = "LAB_TEST_OF_ENDS"
 #: Seconds within which all of them must be gone.
 GONE = 5.0
 KILLS = 10
+#: Seconds after its start within which a run is killed at most.
+SPAN = 30.0
 
 BUSY = """
 @pytest.mark.parametrize("number", range(50))
@@ -36,6 +39,22 @@ def test_busy(machines, number):
     one, two = machines("one", "two")
     one.succeed("echo there > /dev/kmsg", "sleep 0.2")
     two.succeed("dd if=/dev/zero of=/x bs=1M count=20")
+"""
+
+#: A machine and the snapshot that it is cloned from, in a store of their own.
+FREEZE = """
+import sys
+from pathlib import Path
+from lab.provider.qemu import QemuProvider
+from lab.store import Store
+from lab.vm.spec import MachineSpec
+
+kernel, root, store, directory = map(Path, sys.argv[1:])
+provider = QemuProvider(store=Store(store))
+machine = provider.start(MachineSpec(name="a", kernel=kernel, root=root), directory)
+print(machine.cloned, machine.succeed("echo here"))
+provider.close()
+print(sorted(path.name for path in (store / "artifacts").glob("snapshot/*")))
 """
 
 
@@ -55,35 +74,64 @@ def marked(mark: str) -> dict[int, str]:
 
 
 @pytest.fixture
-def busy(
-    cell_file: Callable[..., Path], tmp_path: Path
-) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    """busy(mark): start a cell that is busy with machines for long."""
+def place() -> Iterator[Path]:
+    """A directory for sockets that no other lab uses or sweeps; its path is short."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def run(place: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """run("script.py", "argument", mark=mark): start Python, that names its children by a mark."""
     started = []
 
-    def start(mark: str) -> subprocess.Popen[bytes]:
-        file = cell_file(tmp_path / mark, BUSY, name="busy", workers=2)
+    def run(*words: str, mark: str) -> subprocess.Popen[bytes]:
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "lab", "cell", "run", str(file)],
-                env={**os.environ, MARK: mark},
+                [sys.executable, *words],
+                env={**os.environ, "XDG_RUNTIME_DIR": str(place), MARK: mark},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
         )
         return started[-1]
 
-    yield start
+    yield run
     for process in started:
         process.kill()
         process.wait()
 
 
-def kill(lab: subprocess.Popen[bytes], mark: str, *, running: bool = False) -> dict[int, str]:
-    """Kill a run, once its machines run if wanted; what of it is left after GONE seconds."""
-    while running and not any("qemu-system" in line for line in marked(mark).values()):
+@pytest.fixture
+def busy(
+    cell_file: Callable[..., Path], run: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> Callable[[str], subprocess.Popen[bytes]]:
+    """busy(mark): start a cell that is busy with machines for long."""
+
+    def start(mark: str) -> subprocess.Popen[bytes]:
+        file = cell_file(tmp_path / mark, BUSY, name="busy", workers=2)
+        return run("-m", "lab", "cell", "run", str(file), mark=mark)
+
+    return start
+
+
+def is_machine(line: str) -> bool:
+    """Whether a command line is a machine's; QEMU is asked for its version too."""
+    return "qemu-system" in line and "memory-backend" in line
+
+
+def processes(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
+    """Those of a run, once there are machines among them."""
+    while True:
+        found = marked(mark)
+        if any(map(is_machine, found.values())):
+            return found
         assert lab.poll() is None
         time.sleep(0.05)
+
+
+def kill(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
+    """Kill a run; what of it is left after GONE seconds."""
     lab.send_signal(signal.SIGKILL)
     lab.wait()
     deadline = time.monotonic() + GONE
@@ -94,25 +142,76 @@ def kill(lab: subprocess.Popen[bytes], mark: str, *, running: bool = False) -> d
 
 @pytest.mark.limit(400)
 def test_killed_at_any_moment_leaves_no_process(
-    busy: Callable[[str], subprocess.Popen[bytes]], record_property: Callable[[str, object], None]
+    busy: Callable[[str], subprocess.Popen[bytes]],
+    place: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     record_property("seed", seed)
     moments = random.Random(seed)
-    # How long it takes until machines run; a busy host is in no hurry.
+    # How long it takes until machines run; a busy host is in no hurry, but we are.
     began = time.monotonic()
     first = f"{os.getpid()}-first"
-    assert not kill(busy(first), first, running=True)
-    span = 1.5 * (time.monotonic() - began)
+    lab = busy(first)
+    processes(lab, first)
+    assert not kill(lab, first)
+    span = min(1.5 * (time.monotonic() - began), SPAN)
     for number in range(KILLS - 1):
         mark = f"{os.getpid()}-{number}"
         lab = busy(mark)
         time.sleep(moments.uniform(0, span))
         left = kill(lab, mark)
         assert not left, f"seed {seed}, kill {number}: left after {GONE:.0f} s: {left}"
-    # What no reaper was there to remove goes at the next start.
-    owners = {path.name.partition("-")[0] for path in base().iterdir() if path.is_dir()}
-    assert not [pid for pid in owners if pid.isdigit() and not Path(f"/proc/{pid}").exists()]
+    assert not list(place.glob("lunatik-lab/*")), f"seed {seed}"
+
+
+def test_what_lab_and_reaper_leave_goes_at_the_next_start(
+    busy: Callable[[str], subprocess.Popen[bytes]], inner: Runner, place: Path
+) -> None:
+    mark = f"{os.getpid()}-both"
+    lab = busy(mark)
+    found = processes(lab, mark)
+    others = [pid for pid, line in found.items() if not is_machine(line)]
+    # Stopped first, so that no reaper does its work in between.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+    lab.wait()
+    assert any(map(is_machine, marked(mark).values()))
+    assert list(place.glob("lunatik-lab/*"))
+    later = inner(
+        """
+        def test_good(machine):
+            machine.succeed("true")
+        """,
+        environment={"XDG_RUNTIME_DIR": str(place)},
+    )
+    assert later.statuses == {"test_good": "passed"}
+    assert not marked(mark)
+    assert not list(place.glob("lunatik-lab/*"))
+
+
+@pytest.mark.parametrize("made", ["console.log", "state"])
+def test_killed_while_freezing_leaves_nothing_half_made(
+    machine: Machine, run: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, made: str
+) -> None:
+    store = tmp_path / "store"
+    words = ["-c", FREEZE, *map(str, (machine.spec.kernel, machine.spec.root, store, tmp_path))]
+    mark = f"{os.getpid()}-{made}"
+    lab = run(*words, mark=mark)
+    while not list(store.glob(f"tmp/snapshot-*/new/content/{made}")):
+        assert lab.poll() is None
+        time.sleep(0.005)
+    assert not kill(lab, mark)
+    assert not list(store.glob("artifacts/snapshot/*"))
+    again = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "True here" in again.stdout
+    assert len(list(store.glob("artifacts/snapshot/*"))) == 1
+    assert [path.name for path in (store / "tmp").iterdir()] == [".sweeper"]
 
 
 def test_runs_beside_each_other_are_as_if_alone(inner: Runner) -> None:
@@ -188,22 +287,6 @@ def test_more_memory_than_there_is_is_said_and_the_run_goes_on(inner: Runner) ->
     assert "MiB" in run["test_big"].message
 
 
-FULL = """
-import sys
-from pathlib import Path
-from lab.provider.qemu import QemuProvider
-from lab.store import Store
-from lab.vm.spec import MachineSpec
-
-kernel, root, store, directory = map(Path, sys.argv[1:])
-provider = QemuProvider(store=Store(store))
-machine = provider.start(MachineSpec(name="a", kernel=kernel, root=root), directory)
-print(machine.cloned, machine.succeed("echo here"))
-provider.close()
-print(sorted(path.name for path in (store / "artifacts").glob("snapshot/*")))
-"""
-
-
 def _fails(argv: list[str]) -> bool:
     return subprocess.run(argv, check=False, capture_output=True).returncode != 0
 
@@ -218,7 +301,7 @@ def test_full_disk_while_freezing_boots_cold(machine: Machine, tmp_path: Path, s
     small.mkdir()
     ended = subprocess.run(
         [*namespace, "sh", "-c", f'mount -t tmpfs -o size={size} none {small} && exec "$@"', "sh",
-         sys.executable, "-c", FULL, str(spec.kernel), str(spec.root), str(small), str(results)],
+         sys.executable, "-c", FREEZE, str(spec.kernel), str(spec.root), str(small), str(results)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
