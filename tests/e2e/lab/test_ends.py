@@ -14,11 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab import manifest
+from lab.results.merge import load_run
+from lab.store import Store
+from lab.testing.fixtures import KernelInfo
+from lab.testing.mutate import copy_checkout
+from lab.testing.rig import checkout
+from lab.testing.stages import Wanted, Workshop, prepare
 from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.limit(900), pytest.mark.slow]
@@ -245,6 +253,74 @@ def test_runs_beside_each_other_are_as_if_alone(inner: Runner) -> None:
             "test_splat": "kernel",
             **network,
         }
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of ours, where runs have results of their own."""
+
+    home: Path
+
+    def test(self, name: str, *options: str) -> subprocess.Popen[str]:
+        """Start `lab test` of a new file with a good test and a bad one."""
+        file = self.home / "tests" / "e2e" / "own" / f"test_{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            f"def test_{name}_good(machine):\n    machine.succeed('true')\n\n"
+            f"def test_{name}_bad(machine):\n    machine.fail('true')\n"
+        )
+        return subprocess.Popen(
+            [sys.executable, "-m", "lab", "test", "--no-shared", "-n", "0", *options, str(file)],
+            cwd=self.home,
+            env={**os.environ, "PYTHONPATH": str(self.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def runs(self) -> dict[str, dict[str, str]]:
+        """Run -> function's name -> status, and the same for `latest`."""
+        return {
+            file.parent.name: {
+                test.id.partition("::")[2]: test.status for test in load_run(file).tests
+            }
+            for file in self.home.glob("results/*/run.json")
+        }
+
+
+@pytest.fixture
+def stage(kernel: KernelInfo) -> tuple[str, ...]:
+    """Options of `lab test` for what we run on, where nothing is to be built for it."""
+    lab, store = manifest.read(), Store()
+    if kernel.name not in lab.kernels:
+        pytest.skip(f"{kernel.name} is no kernel of lab.yaml")
+    wanted = Wanted(kernels=(kernel.name,), flavours=(kernel.flavour,))
+    workshop = Workshop(lab, wanted, store)
+    if not all(workshop.is_ready(stage) for stage in prepare(lab, wanted, store)):
+        pytest.skip(f"{kernel.name} as in lab.yaml is not built")
+    return "--kernel", kernel.name, "--flavour", kernel.flavour
+
+
+@pytest.mark.parametrize("homes", [("one", "two"), ("one", "one")], ids=["two", "one"])
+def test_lab_test_in_two_checkouts_or_twice_in_one(
+    stage: tuple[str, ...], tmp_path: Path, homes: tuple[str, str]
+) -> None:
+    if not (checkout() / ".git").exists():
+        pytest.skip("only git knows what belongs to a checkout")
+    for home in set(homes):
+        copy_checkout(checkout(), tmp_path / home)
+    places = [Checkout(tmp_path / home) for home in homes]
+    runs = [place.test(name, *stage) for place, name in zip(places, "ab", strict=True)]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [1, 1], said
+    expected = [{f"test_{name}_good": "passed", f"test_{name}_bad": "failed"} for name in "ab"]
+    for place in set(places):
+        mine = [want for at, want in zip(places, expected, strict=True) if at == place]
+        found = place.runs()
+        latest = found.pop("latest")
+        assert latest in mine
+        assert sorted(found.values(), key=str) == sorted(mine, key=str)
+        assert (place.home / "results" / "latest" / "report.html").exists()
 
 
 @pytest.mark.limit(240)
