@@ -22,7 +22,7 @@ class QemuProvider:
 
     Args:
         store: where snapshots are kept; None boots every machine cold.
-        inspect: sees a base's kernel log before it is frozen; what it returns
+        inspect: sees a base's spec and kernel log before it is frozen; what it returns
             is the reason to refuse it.
     """
 

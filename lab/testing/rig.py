@@ -134,8 +134,9 @@ class Rig:
             if peer.kernel != self.cell.kernel and self.store.find("kernel", peer.kernel)
         )
 
-    def _objection(self, log: str) -> str | None:
-        return objection(log, kernel=self.kernel.version, flavour=self.cell.flavour)
+    def _objection(self, spec: MachineSpec, log: str) -> str | None:
+        kernel = self.kernel_of(spec)
+        return objection(log, kernel=kernel.version, flavour=kernel.flavour)
 
     def provider(self, *, cold: bool = False) -> Provider:
         """The backend that the cell asks for.

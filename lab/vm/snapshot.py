@@ -22,7 +22,7 @@ from pathlib import Path
 from lab.errors import InfraError, LabError
 from lab.process import run
 from lab.store import Artifact, Json, Store
-from lab.vm import argv, boot, loop
+from lab.vm import argv, boot, lockdep, loop
 from lab.vm.argv import Memory, Places
 from lab.vm.boot import Started
 from lab.vm.machine import Machine
@@ -30,8 +30,9 @@ from lab.vm.qemu import plain
 from lab.vm.spec import MachineSpec, Nic
 from lab.vm.wake import wake
 
-#: Says why a kernel log must not be frozen, or None.  Given by lab.watch.
-Inspect = Callable[[str], str | None]
+#: Says why a machine of this spec must not be frozen with this kernel log, or
+#: None.  Given by lab.watch.
+Inspect = Callable[[MachineSpec, str], str | None]
 
 #: Changes with the recipe below, so that older snapshots are not used.
 RECIPE = 1
@@ -102,7 +103,7 @@ def make(spec: MachineSpec, store: Store, inspect: Inspect | None = None) -> Art
     Args:
         spec: what to clone later.
         store: where snapshots are kept.
-        inspect: sees the kernel log before it is frozen.
+        inspect: sees the base's spec and kernel log before it is frozen.
 
     Raises:
         Unfit: the base must not be frozen: it splatted, is tainted, ...
@@ -147,10 +148,9 @@ def _examine(machine: Machine, inspect: Inspect | None) -> None:
     taint = int(machine.succeed("cat /proc/sys/kernel/tainted"))
     if taint & ~HARMLESS_TAINT:
         raise Unfit(f"its kernel is tainted ({taint})")
-    lockdep = machine.succeed("cat /proc/lockdep_stats 2>/dev/null || true")
-    if "debug_locks:" in lockdep and lockdep.split("debug_locks:")[1].split()[0] == "0":
+    if lockdep.turned_off(machine.succeed(f"cat {lockdep.STATS} 2>/dev/null || true")):
         raise Unfit("lockdep has turned itself off")
-    reason = inspect(machine.kernel_log()) if inspect is not None else None
+    reason = inspect(machine.spec, machine.kernel_log()) if inspect is not None else None
     if reason is not None:
         raise Unfit(f"its log holds a splat: {reason}")
     machine.execute("echo 1 > /sys/kernel/debug/clear_warn_once")

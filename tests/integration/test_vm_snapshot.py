@@ -126,7 +126,7 @@ def test_a_tainted_base_is_refused(tmp_path: Path, said: list[str]) -> None:
 
 
 def test_a_splat_in_its_log_is_refused(tmp_path: Path, said: list[str]) -> None:
-    def inspect(log: str) -> str | None:
+    def inspect(_: object, log: str) -> str | None:
         return "a WARNING" if "WARNING: made up" in log else None
 
     splat = "echo 'WARNING: made up' > /dev/kmsg; sleep 1"

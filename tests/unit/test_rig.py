@@ -12,6 +12,7 @@ import pytest
 from lab.results.bundle import _SymbolsOfNodes
 from lab.results.record import Node
 from lab.store import Artifact, Store
+from lab.testing import rig as module
 from lab.testing.cell import Cell, Peer
 from lab.testing.rig import Rig
 
@@ -75,3 +76,16 @@ def test_what_came_earlier_is_a_peer_of_what_comes_later(rig: Rig) -> None:
     assert later.peer("6.1", "debug") is None
     # The cell that ran before the other stood has to do without it.
     assert rig.peer("6.1", None) is None
+
+
+def test_a_base_is_judged_as_the_kernel_that_it_is(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(module, "objection", lambda _, **said: asked.append(said))
+    for spec in (rig.spec("own"), rig.peer_spec(rig.cell.peers[0], "peer")):
+        rig._objection(spec, "its log")
+    assert asked == [
+        {"kernel": "6.12.1", "flavour": "default"},
+        {"kernel": "6.12.1", "flavour": "debug"},
+    ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,3 +123,60 @@ def test_a_clone_that_fails_is_booted_cold(
     monkeypatch.setattr(provider, "boot", lambda *_: "cold")
     assert QemuProvider(store=Store(tmp_path / "store")).start(spec, tmp_path) == "cold"
     assert said == ["a boots cold, its clone failed: QEMU refused it"]
+
+
+class Base:
+    """A machine that is to be frozen, and what it was told."""
+
+    def __init__(self, spec: MachineSpec, **files: str) -> None:
+        self.spec = spec
+        self.files = {"tainted": "0", "lockdep_stats": ""} | files
+        self.told: list[str] = []
+
+    def succeed(self, command: str) -> str:
+        """Show a file."""
+        return next(text for name, text in self.files.items() if name in command)
+
+    def execute(self, command: str) -> None:
+        """Take note."""
+        self.told.append(command)
+
+    def kernel_log(self) -> str:
+        return "its log"
+
+
+LOCKDEP = " lock-classes:                         1297 [max: 8192]\n debug_locks:   {:20}\n"
+
+
+def examine(base: Base, inspect: Any = None) -> None:
+    snapshot._examine(base, inspect)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("taint", [0, 1 << 12, 1 << 12 | 1 << 13])
+@pytest.mark.parametrize("stats", ["", LOCKDEP.format(1)])
+def test_what_is_frozen_has_forgotten_which_warnings_it_gave(
+    spec: MachineSpec, taint: int, stats: str
+) -> None:
+    base = Base(spec, tainted=f"{taint}\n", lockdep_stats=stats)
+    seen: list[object] = []
+    examine(base, lambda *said: seen.append(said))
+    assert base.told == ["echo 1 > /sys/kernel/debug/clear_warn_once"]
+    assert seen == [(spec, "its log")]
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"lockdep_stats": LOCKDEP.format(0)}, "lockdep has turned itself off"),
+        ({"tainted": "512"}, r"its kernel is tainted \(512\)"),
+        ({"tainted": f"{1 << 12 | 1 << 9}"}, r"its kernel is tainted \(4608\)"),
+    ],
+)
+def test_what_a_clone_must_not_inherit(spec: MachineSpec, files: dict[str, str], why: str) -> None:
+    with pytest.raises(snapshot.Unfit, match=why):
+        examine(Base(spec, **files))
+
+
+def test_a_splat_in_its_log_is_told(spec: MachineSpec) -> None:
+    with pytest.raises(snapshot.Unfit, match="its log holds a splat: a WARNING"):
+        examine(Base(spec), lambda *_: "a WARNING")
