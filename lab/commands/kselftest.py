@@ -71,8 +71,9 @@ def kselftest(  # noqa: PLR0917 - typer calls it by name
     from lab.results.merge import new_run, see_root
     from lab.store import Store
     from lab.testing import stages
-    from lab.testing.planning import Way, earlier_times, plan
+    from lab.testing.planning import Way, plan
     from lab.testing.rig import checkout
+    from lab.testing.times import earlier_times
     from lab.testing.words import Words
     from lab.vm import argv
 

@@ -82,8 +82,9 @@ def test(  # noqa: PLR0917 - typer calls it by name
     from lab.results.merge import new_run, see_root
     from lab.store import Store
     from lab.testing import stages
-    from lab.testing.planning import Way, earlier_times, plan
+    from lab.testing.planning import Way, plan
     from lab.testing.rig import checkout
+    from lab.testing.times import earlier_times
     from lab.testing.words import sort_words
     from lab.vm import argv
 
@@ -138,7 +139,8 @@ def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: f
     from lab.testing import stages
     from lab.testing.aside import build_aside
     from lab.testing.matrix import bring
-    from lab.testing.planning import Built, earlier_times, plan
+    from lab.testing.planning import Built, plan
+    from lab.testing.times import earlier_times
 
     store = Store()
     workshop = stages.Workshop(lab, wanted, store)

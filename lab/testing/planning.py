@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from lab.errors import LabError
 from lab.image.build import Image
 from lab.kernel.artifact import Kernel
 from lab.manifest import FlavourSpec
 from lab.modules.artifact import ModuleSet
-from lab.results.merge import load_run
 from lab.testing.cell import Cell, Peer
+from lab.testing.times import Place, Times
 from lab.testing.words import Words
 
 
@@ -50,12 +48,13 @@ def plan(
     way: Way,
     *,
     run: str,
-    times: Mapping[str, float],
+    times: Times,
     before: Sequence[Built] = (),
 ) -> list[Cell]:
     """The cells of a run, in the order in which they are run.
 
     Args:
+        times: of the latest run.
         before: what stood earlier in this run: no cells any more, but peers.
     """
     peers = tuple(_peer(stage) for stage in (*before, *built))
@@ -78,7 +77,8 @@ def _peer(stage: Built) -> Peer:
     )
 
 
-def _cells(stage: Built, way: Way, *, run: str, times: Mapping[str, float]) -> Iterator[Cell]:
+def _cells(stage: Built, way: Way, *, run: str, times: Times) -> Iterator[Cell]:
+    place = Place(kernel=stage.kernel.name, flavour=stage.kernel.flavour)
     base = re.sub(r"[^\w.+-]+", "-", f"{stage.kernel.name}-{stage.kernel.flavour}")
     cell = Cell(
         run=run,
@@ -96,24 +96,18 @@ def _cells(stage: Built, way: Way, *, run: str, times: Mapping[str, float]) -> I
         options=way.words.options,
         shards=way.shards,
         workers=way.workers,
-        times=dict(times),
+        times=times.at(place),
     )
     for shard in range(1, way.shards + 1):
         yield cell.model_copy(update={"name": f"{base}-{shard}", "shard": shard})
     # Sanitizers need history: once more, all tests in one machine.
     if way.shared and stage.kernel.flavour == "debug":
         yield cell.model_copy(
-            update={"name": f"{base}-shared", "shared": True, "workers": 0, "shards": 1}
+            update={
+                "name": f"{base}-shared",
+                "shared": True,
+                "workers": 0,
+                "shards": 1,
+                "times": times.at(replace(place, shared=True)),
+            }
         )
-
-
-def earlier_times(results: Path) -> dict[str, float]:
-    """Seconds that each test took in the latest run; none where there was no run."""
-    latest = results / "latest" / "run.json"
-    if not latest.exists():
-        return {}
-    try:
-        run = load_run(latest)
-    except LabError:
-        return {}
-    return {test.id: test.duration for test in run.tests}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from lab.image.build import Image
 from lab.kernel.artifact import Kernel
 from lab.manifest import FlavourSpec
 from lab.testing.cell import Cell, load_cell
-from lab.testing.planning import Built, Way, earlier_times, plan
+from lab.testing.planning import Built, Way, plan
 from lab.testing.rig import root_of
 from lab.testing.stages import select, turn, usual_tests
+from lab.testing.times import Place, Times
 from lab.testing.words import Words, making_tests, sort_words
 
 WORDS = Words(options=("-x",), tests=("tests/e2e",))
@@ -34,7 +34,7 @@ def built(name: str, flavour: str) -> Built:
 
 
 def names(*stages: Built, way: Way) -> list[str]:
-    return [cell.name for cell in plan(stages, way, run="r", times={})]
+    return [cell.name for cell in plan(stages, way, run="r", times=Times())]
 
 
 def test_one_cell_for_each_kernel_and_flavour() -> None:
@@ -47,7 +47,8 @@ def test_one_cell_for_each_kernel_and_flavour() -> None:
 
 def test_shards_and_the_shared_machine_of_debug() -> None:
     way = Way(words=WORDS, shards=2, workers=2)
-    cells = plan([built("6.12", "debug")], way, run="r", times={"t": 1.5})
+    known = {Place(kernel="6.12", flavour="debug"): {"t": 1.5}}
+    cells = plan([built("6.12", "debug")], way, run="r", times=Times(known))
     assert [cell.name for cell in cells] == ["6.12-debug-1", "6.12-debug-2", "6.12-debug-shared"]
     assert [(cell.shard, cell.shards) for cell in cells] == [(1, 2), (2, 2), (1, 1)]
     # History is in one machine, so in one process.
@@ -61,13 +62,13 @@ def test_a_flavour_has_tests_of_its_own_where_nobody_names_any() -> None:
     stage = replace(built("6.12", "race"), tests=("tests/e2e/smoke",))
     unnamed = Words(options=(), tests=())
     for words, expected in ((unnamed, ("tests/e2e/smoke",)), (WORDS, ("tests/e2e",))):
-        (cell,) = plan([stage], Way(words=words), run="r", times={})
+        (cell,) = plan([stage], Way(words=words), run="r", times=Times())
         assert cell.tests == expected
 
 
 def test_peers_are_all_that_stand_so_far() -> None:
     old, new = built("6.1", "default"), built("6.12", "default")
-    (cell,) = plan([new], Way(words=WORDS), run="r", times={}, before=[old])
+    (cell,) = plan([new], Way(words=WORDS), run="r", times=Times(), before=[old])
     assert cell.name == "6.12-default-1"
     assert [peer.name for peer in cell.peers] == ["6.1", "6.12"]
 
@@ -113,7 +114,7 @@ def test_a_cell_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_nothing_in_a_cell_points_at_the_planner() -> None:
-    cell = plan([built("6.12", "default")], Way(words=WORDS), run="r", times={})[0]
+    cell = plan([built("6.12", "default")], Way(words=WORDS), run="r", times=Times())[0]
     assert str(Path.cwd()) not in cell.model_dump_json()
     assert "/nowhere" not in cell.model_dump_json()
 
@@ -204,13 +205,6 @@ def test_root_of_tests_elsewhere(tmp_path: Path) -> None:
     assert root_of(("x.py::test",), root) == root
     assert root_of((f"{one}::test",), root) == one.parent
     assert root_of((str(one), str(two)), root) == tmp_path / "mine"
-
-
-def test_earlier_times(tmp_path: Path) -> None:
-    assert earlier_times(tmp_path) == {}
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "latest" / "run.json").write_text(json.dumps({"old": "format"}))
-    assert earlier_times(tmp_path) == {}
 
 
 def test_everybody_has_their_turn() -> None:
