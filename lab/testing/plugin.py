@@ -95,6 +95,11 @@ class Bench:
             holder=self.shared.holder if self.shared else None,
         )
 
+    def report(self, result: TestResult) -> None:
+        """Put a result beside those of the tests, as `Collector` does."""
+        with (self.directory / "tests.jsonl").open("a", encoding="utf-8") as file:
+            file.write(result.model_dump_json() + "\n")
+
     def close(self) -> None:
         """End every machine."""
         if self.shared is not None:
@@ -137,21 +142,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[BENCH] = Bench(cell=cell, directory=Path(path).resolve().parent)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A shared machine's last duty: what it has leaked."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A shared machine's last duty: what it has leaked, and said to nobody."""
     bench = session.config.stash.get(BENCH, None)
     if bench is None or bench.shared is None:
         return
-    started = time.monotonic()
-    leaks = bench.shared.leaks()
-    if leaks:
-        result = TestResult(
-            id="the shared machine::kmemleak", status="kernel", exit=1,
-            duration=round(time.monotonic() - started, 3),
-            message="kmemleak: " + leaks.splitlines()[0], detail=leaks,
-        )  # fmt: skip
-        with (bench.directory / "tests.jsonl").open("a", encoding="utf-8") as file:
-            file.write(result.model_dump_json() + "\n")
+    # Whoever interrupts does not wait for kmemleak.
+    if exitstatus != pytest.ExitCode.INTERRUPTED:
+        bench.shared.finish()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

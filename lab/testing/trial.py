@@ -23,6 +23,7 @@ from lab.testing.host import HostWatch
 from lab.testing.lease import Leases, charge
 from lab.testing.limit import Limit
 from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
+from lab.vm import lockdep
 from lab.vm.errors import CommandTimeout, ConsoleFlooded, GuestPanicked, GuestSilent
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
@@ -39,7 +40,9 @@ _NAME = 120
 _SPLAT_PATIENCE = 2.0
 
 #: Lines of a kernel's report that a failure shows.
-_SHOWN = 60
+SHOWN = 60
+
+_TAINT_FILE = "/proc/sys/kernel/tainted"
 
 #: Taint flags that the kernel sets when something went wrong in it, see
 #: Documentation/admin-guide/tainted-kernels.rst.
@@ -60,6 +63,8 @@ class _Guest:
     ended: bool = False
     taint: int = 0
     taint_before: int = 0
+    unchecked: bool = False
+    left_at: int = 0
 
 
 class Trial:
@@ -158,11 +163,18 @@ class Trial:
         self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
         return machine
 
-    def borrow(self, machine: Machine, *, taint: int = 0, lease: str | None = None) -> None:
-        """Watch a machine that outlives the test; the lease does not."""
-        console = machine.directory / "console.log"
-        size = console.stat().st_size if console.exists() else 0
-        self.watch.follow(machine.name, console, offset=size)
+    def borrow(
+        self, machine: Machine, *, offset: int = 0, taint: int = 0, lease: str | None = None
+    ) -> None:
+        """Watch a machine that outlives the test; the lease does not.
+
+        Args:
+            machine: somebody else ends it.
+            offset: byte of its console.log up to which others have read.
+            taint: flags that it had before.
+            lease: given back when the test ends.
+        """
+        self.watch.follow(machine.name, machine.directory / "console.log", offset=offset)
         self._take(_Guest(machine=machine, lease=lease, borrowed=True, taint_before=taint))
 
     def _take(self, guest: _Guest) -> None:
@@ -176,9 +188,12 @@ class Trial:
         self.marks.append(Mark(when=round(self.watch.now, 3), node=node, what=what))
 
     def close(self) -> None:
-        """End the machines; borrowed ones go on."""
+        """End the machines; borrowed ones go on, and what they say is none of this test's."""
         for guest in list(self._guests.values()):
             self._end(guest)
+            if guest.borrowed:
+                # All up to here has been judged.
+                guest.left_at = self.watch.leave(guest.machine.name)
         self.watch.finish()
         self.watch.close()
 
@@ -216,7 +231,7 @@ class Trial:
         seen = sort_out(sightings, self.expected)
         new = {id(sighting) for sighting in fresh}
         unexpected = tuple(s for s in seen.unexpected if id(s) in new)
-        self.last_report = unexpected[0].event.lines[:_SHOWN] if unexpected else ()
+        self.last_report = unexpected[0].event.lines[:SHOWN] if unexpected else ()
         verdict = judge(
             error,
             replace(seen, unexpected=unexpected),
@@ -241,7 +256,7 @@ class Trial:
     def splats(self) -> tuple[Splat, ...]:
         """Everything that the kernels said, for the results."""
         expected = {id(s) for s in sort_out(self.watch.sightings, self.expected).expected}
-        return tuple(_record(s, expected=id(s) in expected) for s in self.watch.sightings)
+        return tuple(splat_of(s, expected=id(s) in expected) for s in self.watch.sightings)
 
     def nodes(self, base: Path) -> tuple[Node, ...]:
         """The machines, for the results; directories relative to `base`."""
@@ -267,6 +282,20 @@ class Trial:
         """Whether a node was well when it was last asked."""
         guest = self._guests[node]
         return not (guest.silent or guest.lost or guest.ended)
+
+    def left_at(self, node: str) -> int:
+        """Byte of a borrowed machine's console.log up to which it was read and judged."""
+        return self._guests[node].left_at
+
+    def reusable(self, node: str) -> bool:
+        """Whether a borrowed machine is as good for the next test as it was for this one.
+
+        A splat that the test asked for spoils it too: lockdep gives up with most.
+        """
+        spoilt = {s.node for s in sort_out(self.watch.sightings, self.expected).expected}
+        if self.verdict.status == "kernel" or node in spoilt:
+            return False
+        return self.answers(node) and not self._guests[node].unchecked
 
     def _await_expected(self) -> None:
         """A splat may come from a work item or a timer, a moment after its cause."""
@@ -301,6 +330,7 @@ class Trial:
                 if guest.lost and guest.machine.name not in known
             },
             tainted=self._tainted(guests),
+            unchecked=self._unchecked(guests),
             host_to_blame=self.host.blame(
                 since=self._began,
                 pids=tuple(machine.body.pid for machine in silent if machine.body.pid),
@@ -309,6 +339,8 @@ class Trial:
 
     def _ask(self, guest: _Guest) -> None:
         """One question that tells: it lives, its log is complete up to here, its taint.
+
+        A borrowed machine also says whether lockdep still checks; others end with the test.
 
         A marker in the kernel log has passed the console when all that was
         logged before it has.
@@ -319,9 +351,10 @@ class Trial:
             return
         token = f"{MARK}{uuid.uuid4().hex[:12]}"
         guest.asked = True
+        files = f"{_TAINT_FILE} {lockdep.STATS}" if guest.borrowed else _TAINT_FILE
         try:
             said = machine.execute(
-                f"echo '<3>{token}' >/dev/kmsg; cat /proc/sys/kernel/tainted", timeout=_BARRIER
+                f"echo '<3>{token}' >/dev/kmsg; cat {files} 2>/dev/null", timeout=_BARRIER
             )
         except GuestPanicked as error:
             # The report may still be on its way through the console.
@@ -342,12 +375,14 @@ class Trial:
         finally:
             guest.asked = False
         self.watch.wait_for(machine.name, token, timeout=2.0 * machine.spec.patience)
-        if said.status == 0 and said.stdout.strip().isdigit():
-            guest.taint = int(said.stdout)
+        taint, _, stats = said.stdout.partition("\n")
+        if taint.isdigit():
+            guest.taint = int(taint)
+        guest.unchecked = lockdep.turned_off(stats)
 
     def _tainted(self, guests: list[_Guest]) -> dict[str, str]:
         """Taints that are new and that no report of the same node explains."""
-        spoke = {s.node for s in self.watch.sightings if s.event.severity != "note"}
+        spoke = self._spoke()
         result = {}
         for guest in guests:
             fresh = guest.taint & ~guest.taint_before
@@ -362,6 +397,18 @@ class Trial:
             return
         self.mark("a command hangs", node=guest.machine.name)
         self._stacks(guest)
+
+    def _unchecked(self, guests: list[_Guest]) -> tuple[str, ...]:
+        """Nodes whose lockdep gave up, and no report of the same node explains it."""
+        spoke = self._spoke()
+        return tuple(
+            guest.machine.name
+            for guest in guests
+            if guest.unchecked and guest.machine.name not in spoke
+        )
+
+    def _spoke(self) -> set[str]:
+        return {s.node for s in self.watch.sightings if s.event.severity != "note"}
 
     def _stacks(self, guest: _Guest) -> Stacks:
         self.mark("stacks taken", node=guest.machine.name)
@@ -401,7 +448,8 @@ def directory_name(test: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
 
 
-def _record(sighting: Sighting, *, expected: bool) -> Splat:
+def splat_of(sighting: Sighting, *, expected: bool = False) -> Splat:
+    """A sighting as it stands in the results."""
     event = sighting.event
     return Splat(
         node=sighting.node,

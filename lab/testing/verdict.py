@@ -37,12 +37,14 @@ class Health:
         hung: nodes whose QEMU runs while their kernel does not answer.
         lost: nodes that are gone although nobody asked for it, and how.
         tainted: node -> what its taint flags say that no report explains.
+        unchecked: nodes whose lockdep has given up, and no report says why.
         host_to_blame: why the host, not the guest, made machines slow; or "".
     """
 
     hung: tuple[str, ...] = ()
     lost: dict[str, LabError] = field(default_factory=dict)
     tainted: dict[str, str] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
     host_to_blame: str = ""
 
 
@@ -121,6 +123,11 @@ def judge(
     if tainted:
         node, what = tainted[0]
         return _kernel(f"{node}: the kernel is tainted ({what}) and its log does not say why")
+    unchecked = [node for node in health.unchecked if node not in expected_loss]
+    if unchecked:
+        return _kernel(
+            f"{unchecked[0]}: lockdep has turned itself off and its log does not say why"
+        )
     hung = [node for node in health.hung if node not in expected_loss]
     if hung:
         if health.host_to_blame:

@@ -56,6 +56,7 @@ class _Console:
     flavour: str
     offset: int = 0
     parsed: int = 0
+    whole: int = 0
     rest: bytes = b""
     phase: str = ""
     when: float = 0.0
@@ -112,6 +113,7 @@ class Watch:
                 version=kernel.version if kernel else self.kernel,
                 flavour=kernel.flavour if kernel else self.flavour,
                 offset=offset,
+                whole=offset,
             )
             if self._looking is None:
                 self._looking = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -126,6 +128,14 @@ class Watch:
         self._closed.set()
         if self._looking is not None:
             self._looking.join()
+
+    def leave(self, node: str) -> int:
+        """Follow a console no more; the byte of its log at which whoever goes on begins.
+
+        What it has read of a line without end is theirs too.
+        """
+        with self._lock:
+            return self._consoles.pop(node).whole
 
     def enter(self, phase: str) -> None:
         """What is written from now on belongs to another phase of the test."""
@@ -202,6 +212,7 @@ class Watch:
         *lines, console.rest = (console.rest + chunk).split(b"\n")
         # A line without end must not grow for ever.
         console.rest = console.rest[-65536:]
+        console.whole = console.offset - len(console.rest)
         for line in lines:
             self._line(console, line)
 

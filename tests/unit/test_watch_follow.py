@@ -58,6 +58,24 @@ def test_starts_at_the_given_byte(tmp_path: Path, watch: Watch) -> None:
     assert watch.sightings == ()
 
 
+def test_whoever_goes_on_misses_nothing_and_gets_nothing_twice(
+    tmp_path: Path, watch: Watch
+) -> None:
+    log = tmp_path / "log"
+    first, second = (SPLAT.format(time=10 * number, who=number) for number in (1, 2))
+    log.write_text(first + second[:15])
+    watch.follow("node", log)
+    watch.finish()
+    offset = watch.leave("node")
+    log.write_text(first + second)
+    watch.finish()
+    assert len(watch.sightings) == 1, "left is left"
+    other = Watch(kernel="6.12.1", flavour="debug")
+    other.follow("node", log, offset=offset)
+    other.finish()
+    assert [s.event.title for s in other.sightings] == ["BUG: scheduling while atomic: 2/1/0x2"]
+
+
 def test_noise_is_kept_and_excused(tmp_path: Path, watch: Watch) -> None:
     log = tmp_path / "log"
     watch.follow("node", log)
