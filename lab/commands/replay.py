@@ -40,6 +40,8 @@ def replay(
         update={
             "options": (*making_tests(cell.options), *options(shell=shell, gdb=gdb)),
             "run": directory.name,
+            # The machine of all has no beginning that is the test's.
+            "shared": cell.shared and not gdb,
         }
     )
     file = directory / "cells" / cell.name / "cell.json"
