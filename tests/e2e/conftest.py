@@ -25,7 +25,8 @@ REMEMBER = """
 	cp /sys/module/lunatik/parameters/* /run/parameters/
 }"""
 
-#: Scripts, caps, namespaces, devices, rules and log lines of one test are none of the next's.
+#: Scripts, caps, namespaces, devices, pins, rules and log lines of one test are none of the
+#: next's.
 TIDY = """
 if [ -e /run/parameters ]; then
 	[ -e /sys/module/lunatik ] || lunatik load
@@ -46,6 +47,9 @@ for name in /run/netns/*; do
 done
 for link in /sys/devices/virtual/net/*; do
 	[ ${link##*/} = lo ] || [ ! -e $link ] || ip link delete ${link##*/}
+done
+for pin in /sys/fs/bpf/*; do
+	[ ! -e $pin ] || rm -r $pin
 done
 nft flush ruleset
 while read table; do iptables-legacy -t $table -F; done </proc/net/ip_tables_names

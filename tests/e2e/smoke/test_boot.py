@@ -34,6 +34,7 @@ def test_files_go_both_ways(machine: Machine, tmp_path: Path) -> None:
     assert machine.copy_from("/root/file") == data
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("turn", [1, 2])
 def test_nothing_leaks_from_test_to_test(machine: Machine, turn: int) -> None:
     machine.fail("test -e /root/trace")

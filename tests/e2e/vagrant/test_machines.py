@@ -36,6 +36,7 @@ def test_lua_stands_between_two_machines(net: Network) -> None:
         left.wait_until_succeeds("ip link show dev eth0 | grep NO-CARRIER")
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("turn", [1, 2])
 def test_nothing_is_left_of_the_test_before(machine: Machine, turn: int) -> None:
     machine.fail("test -e /root/left")
