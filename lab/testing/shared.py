@@ -223,7 +223,7 @@ class SharedMachine:
 
     def _start(self, spec: MachineSpec) -> Machine:
         self._lease = self._owner.leases.take(
-            holder=self.holder, memory=charge(spec.memory), cores=0
+            holder=self.holder, memory=charge(spec.memory, lasting=True), cores=0
         )
         self._number += 1
         where = self._owner.directory / "nodes" / f"shared-{self._number}"

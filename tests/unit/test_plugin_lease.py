@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import HostError
-from lab.testing.lease import Leases
+from lab.testing.lease import Leases, charge
 
 
 def leases(tmp_path: Path) -> Leases:
@@ -113,3 +113,25 @@ def test_who_gave_up_waiting_stands_in_nobodys_way(tmp_path: Path) -> None:
     with pytest.raises(HostError):
         take(ledger, "big", cores=2)
     take(ledger, "b")
+
+
+@pytest.mark.parametrize(
+    ("memory", "lasting", "measured"),
+    [
+        # Nine clones in ten, and a machine that is booted for one test: see charge().
+        (512, False, 250),
+        (1024, False, 190),
+        (1024, False, 604),
+        # Six tests in a row; there will be more.
+        (1024, True, 1175),
+    ],
+)
+def test_what_is_charged_covers_what_was_measured(
+    memory: int, lasting: bool, measured: int
+) -> None:
+    assert measured <= charge(memory, lasting=lasting) <= memory + 256
+
+
+def test_whoever_has_more_is_charged_more() -> None:
+    charges = [charge(memory) for memory in (64, 256, 512, 1024, 4096)]
+    assert charges == sorted(set(charges))
