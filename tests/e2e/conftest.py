@@ -17,17 +17,25 @@ from lab.errors import LabError
 
 sys.path.extend(str(path) for path in sorted(Path(__file__).parent.iterdir()) if path.is_dir())
 
-#: The caps and switches as they are when the machine is new. Here and below
-#: mostly the shell's own words: starting programs is what takes time.
+#: The processes, caps and switches as they are when the machine is new. Here and
+#: below mostly the shell's own words: starting programs is what takes time.
 REMEMBER = """
+[ -e /run/processes ] || echo /proc/[0-9]* >/run/processes
 [ -e /run/parameters ] || [ ! -e /sys/module/lunatik ] || {
 	mkdir /run/parameters
 	cp /sys/module/lunatik/parameters/* /run/parameters/
 }"""
 
-#: Scripts, caps, namespaces, devices, pins, rules and log lines of one test are none of the
-#: next's.
+#: Processes, scripts, caps, namespaces, devices, pins, rules and log lines of one
+#: test are none of the next's.
 TIDY = """
+read known </run/processes
+for process in /proc/[0-9]*; do
+	case " $known /proc/$$ " in
+	*" $process "*) ;;
+	*) kill -KILL ${process#/proc/} ;;
+	esac
+done
 if [ -e /run/parameters ]; then
 	[ -e /sys/module/lunatik ] || lunatik load
 	# First: whoever was ended in the midst may have left faults to come.
@@ -69,4 +77,4 @@ def tidied(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     # Whether it still lives is asked by the lab.
     with contextlib.suppress(LabError):
-        machine.execute(f"({TIDY}) 2>/dev/null")
+        machine.execute(f"{{ {TIDY} }} 2>/dev/null")
