@@ -191,6 +191,7 @@ class Trial:
         """End the machines; borrowed ones go on, and what they say is none of this test's."""
         for guest in list(self._guests.values()):
             self._end(guest)
+            guest.machine.channel.overdue = None
             if guest.borrowed:
                 # All up to here has been judged.
                 guest.left_at = self.watch.leave(guest.machine.name)

@@ -36,7 +36,12 @@ class Slow:
         time.sleep(0.4)
         if self.error:
             raise self.error
-        return SimpleNamespace(name=spec.name, directory=directory, body=SimpleNamespace(stop=int))
+        return SimpleNamespace(
+            name=spec.name,
+            directory=directory,
+            body=SimpleNamespace(stop=int),
+            channel=SimpleNamespace(overdue=None),
+        )
 
 
 class Guest:
@@ -47,6 +52,7 @@ class Guest:
     def __init__(self, spec: Any, directory: Path) -> None:
         self.spec, self.directory = spec, directory
         self.body = SimpleNamespace(stop=Mock(), pid=None, alive=lambda: True, monitor=Mock())
+        self.channel = SimpleNamespace(overdue=None)
         self.cloned = False
         self.leaks = ""
         self.status = 0
