@@ -21,7 +21,8 @@ from flow import enter
 def flood(sender: str, address: str, seconds: str) -> None:
     """Datagrams as fast as they go; prints how many were sent."""
     enter(sender)
-    here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    here = socket.socket(family, socket.SOCK_DGRAM)
     end, count = time.monotonic() + float(seconds), 0
     while time.monotonic() < end:
         for port in range(9000, 9100):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from wiring import ROUTED, flow, wire
+from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
 
@@ -58,14 +58,19 @@ def test_dns_rewrite(node: Machine) -> None:
     assert "10.9.9.9" in node.succeed(f"{DRILL} @10.2.0.2 any.example A")
 
 
-@pytest.mark.parametrize("mtu", [1500, 300])
-def test_sni_block(node: Machine, mtu: int) -> None:
+@pytest.mark.parametrize(
+    ("far", "mtu"), [("10.2.0.2", 1500), ("10.2.0.2", 300), ("[fd02::2]", 1500)]
+)
+def test_sni_block(node: Machine, far: str, mtu: int) -> None:
     node.succeed(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab "
         "-keyout /tmp/key -out /tmp/cert 2>/dev/null",
-        # The ClientHello has about 500 bytes.
-        f"ip -n a link set va mtu {mtu}",
+        # The ClientHello has about 500 bytes. Nobody may put its pieces together before the hook.
+        f"ip -n a link set va mtu {mtu}; ip netns exec a ethtool -K va tso off gso off",
+        "ethtool -K ra gro off",
     )
+    segments = "tcp dport 443 meta length"
+    tally(node, "prerouting", pieces=f"{segments} 280-300", joined=f"{segments} > {mtu}")
 
     def curl(name: str) -> int:
         # A server each: this one serves one after the other, and waits long.
@@ -75,7 +80,7 @@ def test_sni_block(node: Machine, mtu: int) -> None:
         )
         node.wait_until_succeeds("ip netns exec b ss -Hltn | grep -q ':443 '")
         status = node.execute(
-            f"ip netns exec a curl -sk -m 20 -o /dev/null --resolve {name}:443:10.2.0.2 "
+            f"ip netns exec a curl -sk -m 20 -o /dev/null --resolve {name}:443:{far} "
             f"https://{name}/"
         ).status
         node.succeed("kill $(cat /tmp/server)")
@@ -84,6 +89,8 @@ def test_sni_block(node: Machine, mtu: int) -> None:
 
     node.succeed("lunatik run examples/sni_block softirq")
     assert curl("www.blocked.example") in (35, 56), "reset in the handshake"
+    assert tallied(node, "joined") == 0
+    assert tallied(node, "pieces") > 1 or mtu == 1500, "it came in pieces"
     assert curl("www.other.example") == 0
     node.succeed("lunatik stop examples/sni_block")
     assert curl("www.blocked.example") == 0
@@ -156,36 +163,37 @@ def test_tcp_reject(node: Machine) -> None:
         serve(node, "b", address, 8080)
         assert client(node, "connect", "a", address, 8080) == "open"
     node.succeed("lunatik run examples/tcp_reject softirq")
-    for address in ("10.2.0.2", "fd02::2"):
+    tally(node, "input", namespace="a", **REFUSALS)
+    for number, address in enumerate(("10.2.0.2", "fd02::2")):
         assert client(node, "connect", "a", address, 8080) == "ConnectionRefusedError"
+        assert refusals(node, namespace="a") == (1 + number, number), "by a reset"
         assert client(node, "ask", "a", address, 8080, "lab") == "ConnectionRefusedError"
+        assert refusals(node, namespace="a") == (1 + number, 1 + number), "by ICMP"
     node.succeed("ip netns exec b ss -Hltn | grep -q ':8080 '")
 
 
-def test_port_knock(node: Machine) -> None:
-    node.succeed("nc -lk 10.1.0.1 2222 </dev/null >/dev/null 2>&1 &")
+@pytest.mark.parametrize("near", ["10.1.0.1", "fd01::1"])
+def test_port_knock(node: Machine, near: str) -> None:
+    node.succeed(f"nc -lk {near} 2222 </dev/null >/dev/null 2>&1 &")
     node.wait_until_succeeds("ss -Hltn | grep -q ':2222 '")
     node.succeed("lunatik run examples/port_knock softirq")
-    assert client(node, "connect", "a", "10.1.0.1", 2222) == "ETIMEDOUT"
-    flow(node, "a", "-", "10.1.0.1", 7001, 7003, 7002)
-    assert client(node, "connect", "a", "10.1.0.1", 2222) == "ETIMEDOUT", "wrong order"
-    flow(node, "a", "-", "10.1.0.1", 7001, 7002, 7003)
-    assert client(node, "connect", "a", "10.1.0.1", 2222) == "open"
+    assert client(node, "connect", "a", near, 2222) == "ETIMEDOUT"
+    flow(node, "a", "-", near, 7001, 7003, 7002)
+    assert client(node, "connect", "a", near, 2222) == "ETIMEDOUT", "wrong order"
+    flow(node, "a", "-", near, 7001, 7002, 7003)
+    assert client(node, "connect", "a", near, 2222) == "open"
 
 
-def test_rate_limit(node: Machine) -> None:
+@pytest.mark.parametrize(("near", "far"), [("10.1.0.2", "10.2.0.2"), ("fd01::2", "fd02::2")])
+def test_rate_limit(node: Machine, near: str, far: str) -> None:
     node.succeed("lunatik run examples/rate_limit softirq")
-    node.succeed(
-        "ip netns exec b nft 'add table ip t; add chain ip t in "
-        "{ type filter hook input priority 0; }; add rule ip t in udp dport 9000-9100 counter'"
-    )
-    sent = int(client(node, "flood", "a", "10.2.0.2", 2))
-    rules = node.succeed("ip netns exec b nft list chain ip t in")
-    passed = int(rules.split("packets ")[1].split()[0])
+    tally(node, "input", namespace="b", came="udp dport 9000-9100")
+    sent = int(client(node, "flood", "a", far, 2))
+    passed = tallied(node, "came", namespace="b")
     # Two seconds touch three of the clock's; a slow machine may take four.
     assert sent > 200
     assert 20 <= passed <= 100
-    value = node.lua("return require('lunatik')._ENV.rates['\\10\\1\\0\\2'] & 0xfffff")
+    value = node.lua(f"return require('lunatik')._ENV.rates['{packed(near)}'] & 0xfffff")
     assert int(value) <= 20
 
 
@@ -208,17 +216,21 @@ def test_quarantine(node: Machine) -> None:
 
 def test_conntrack_count(node: Machine) -> None:
     node.succeed(
-        "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
-        "add rule ip t post oifname rb masquerade'",
+        "nft 'add table inet t; add chain inet t post { type nat hook postrouting priority 100; }; "
+        "add rule inet t post oifname rb masquerade'",
         "lunatik run examples/conntrack_count softirq",
     )
 
     def counted(address: str) -> str:
-        packed = address.replace(".", "\\")
-        return node.lua(f"return require('lunatik')._ENV.bytes['\\{packed}']").strip()
+        return node.lua(f"return require('lunatik')._ENV.bytes['{packed(address)}']").strip()
 
-    assert flow(node, "a", "b", "10.2.0.2", 9999, 9998) == ["arrived", "arrived"]
-    assert counted("10.1.0.2") == str(2 * (20 + 8 + 3))
-    assert counted("10.2.0.1") == "nil", "the translated address"
-    node.succeed("ip netns exec a ping -c 1 -s 100 10.2.0.2")
-    assert counted("10.1.0.2") == str(2 * 31 + 2 * 128), "both directions"
+    for near, translated, far, header in (
+        ("10.1.0.2", "10.2.0.1", "10.2.0.2", 20),
+        ("fd01::2", "fd02::1", "fd02::2", 40),
+    ):
+        assert flow(node, "a", "b", far, 9999, 9998) == ["arrived", "arrived"]
+        datagrams = 2 * (header + 8 + 3)
+        assert counted(near) == str(datagrams)
+        assert counted(translated) == "nil"
+        node.succeed(f"ip netns exec a ping -c 1 -s 100 {far}")
+        assert counted(near) == str(datagrams + 2 * (header + 108)), "both directions"

@@ -7,6 +7,8 @@ ports pa and pb of br0.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 
 from lab.vm.machine import Machine
@@ -110,8 +112,7 @@ def wire(machine: Machine, plan: str) -> Machine:
 def run(machine: Machine, script: str, *, name: str = "hook", namespace: str = "") -> None:
     """Run a softirq script, maybe in a namespace."""
     machine.copy_to(script.encode(), f"/lib/modules/lua/{name}.lua")
-    inside = f"ip netns exec {namespace} " if namespace else ""
-    machine.succeed(f"{inside}lunatik run {name} softirq")
+    machine.succeed(f"{within(namespace)}lunatik run {name} softirq")
 
 
 def hook(
@@ -149,3 +150,47 @@ def flow(machine: Machine, sender: str, receiver: str, address: str, *ports: int
     """Send a datagram to each port; what became of them."""
     words = " ".join(map(str, ports))
     return machine.succeed(f"python3 /tmp/flow.py {sender} {receiver} {address} {words}").split()
+
+
+def packed(address: str) -> str:
+    """An address as a script has it, for a string of Lua's."""
+    return "".join(f"\\{byte:03d}" for byte in ipaddress.ip_address(address).packed)
+
+
+def tally(machine: Machine, hook: str, *, namespace: str = "", **matches: str) -> None:
+    """Have nft count what matches at "forward" and the like, behind all scripts; see tallied()."""
+    lines = [
+        "add table inet tally",
+        f"add chain inet tally {hook} {{ type filter hook {hook} priority 500; }}",
+    ]
+    for name, match in matches.items():
+        lines.append(f"add counter inet tally {name}")
+        lines.append(f"add rule inet tally {hook} {match} counter name {name}")
+    machine.succeed(f"{within(namespace)}nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
+
+
+def tallied(machine: Machine, name: str, *, namespace: str = "") -> int:
+    """How many packets a counter of tally() has seen."""
+    shown = machine.succeed(f"{within(namespace)}nft list counter inet tally {name}")
+    found = re.search(r"packets (\d+)", shown)
+    assert found, shown
+    return int(found[1])
+
+
+#: How somebody may be refused, for tally() in the "input" of who asked.
+REFUSALS = {
+    "resets": "tcp flags & rst == rst",
+    "four": "icmp type destination-unreachable icmp code port-unreachable",
+    "six": "icmpv6 type destination-unreachable icmpv6 code port-unreachable",
+}
+
+
+def refusals(machine: Machine, *, namespace: str = "") -> tuple[int, int]:
+    """How many resets came, and how many of ICMP's "port unreachable"."""
+    resets, four, six = (tallied(machine, name, namespace=namespace) for name in REFUSALS)
+    return resets, four + six
+
+
+def within(namespace: str) -> str:
+    """What goes before a command to have it run in a namespace; nothing for the machine's own."""
+    return f"ip netns exec {namespace} " if namespace else ""
