@@ -14,12 +14,25 @@ local packet = require("packet")
 local rcu = require("rcu")
 
 local LIMIT <const> = 20		-- packets a second, and as many at once
+local SOURCES_MAX <const> = 1000	-- counted at a time; forged ones have no end
 local COUNT <const> = 0xfffff		-- of a value; the rest is the second
 
 local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 
 local rates = rcu.table(1024)
 lunatik._ENV.rates = rates
+
+-- Who is counted, in a ring: who comes new takes the place of who has been there
+-- longest, and who is forgotten so begins anew.
+local sources, place = {}, 0
+
+local function remember(source)
+	place = place % SOURCES_MAX + 1
+	if sources[place] then
+		rates[sources[place]] = nil
+	end
+	sources[place] = source
+end
 
 local function filter(skb)
 	local _, _, source = packet.parse(skb:data("net"))
@@ -28,6 +41,9 @@ local function filter(skb)
 	end
 	local second = linux.time() // 1000000000
 	local value = rates[source]
+	if not value then
+		remember(source)
+	end
 	if not value or value >> 20 ~= second then
 		value = second << 20
 	end

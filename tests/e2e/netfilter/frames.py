@@ -19,6 +19,8 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
+from lab.vm.machine import Machine
+
 SOURCE = b"\x02\x00\x00\x00\x00\x99"
 """The link address by which a hook knows them."""
 
@@ -109,6 +111,13 @@ def _six(data: bytes) -> tuple[int, bytes] | None:
             return None
         kind, rest = rest[0], rest[size:]
     return kind, rest
+
+
+def link_address(machine: Machine, device: str) -> bytes:
+    """Of a device of the machine's."""
+    return bytes.fromhex(
+        machine.succeed(f"cat /sys/class/net/{device}/address").strip().replace(":", "")
+    )
 
 
 def frames(packets: Iterator[bytes] | list[bytes], target: bytes) -> bytes:

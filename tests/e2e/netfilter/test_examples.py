@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from frames import frames, link_address
+from scapy.layers.inet import IP, UDP
 from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
+
+HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.limit(120)
 
@@ -195,6 +201,26 @@ def test_rate_limit(node: Machine, near: str, far: str) -> None:
     assert 20 <= passed <= 100
     value = node.lua(f"return require('lunatik')._ENV.rates['{packed(near)}'] & 0xfffff")
     assert int(value) <= 20
+
+
+def test_rate_limit_outlives_forged_sources(node: Machine) -> None:
+    # Each is on the runtime's account: of a megabyte, so many are not to be had.
+    node.succeed("echo 1048576 >/sys/module/lunatik/parameters/memory")
+    node.succeed("lunatik run examples/rate_limit softirq")
+    forged = [
+        bytes(IP(src=f"11.{number >> 8}.{number & 255}.1", dst="10.2.0.2") / UDP(dport=9999))
+        for number in range(12_000)
+    ]
+    node.copy_to(HERE / "replay.py", "/tmp/replay.py")
+    node.copy_to(frames(forged, link_address(node, "ra")), "/tmp/frames")
+    tally(node, "prerouting", met="ip saddr 11.0.0.0/8")
+    node.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=100)
+    assert tallied(node, "met") == len(forged)
+    each = "require('rcu').map(require('lunatik')._ENV.rates, function() n = n + 1 end)"
+    assert int(node.lua(f"local n = 0 {each} return n")) == 1000
+    assert "not enough memory" not in node.succeed("dmesg")
+    # It may have used up its share of the CPU, for a while.
+    node.wait_until_succeeds("python3 /tmp/flow.py a b 10.2.0.2 9999 | grep arrived")
 
 
 def test_quarantine(node: Machine) -> None:

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from frames import destination_port, frames, mutations
+from frames import destination_port, frames, link_address, mutations
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from wiring import ROUTED, run, wire
@@ -46,13 +46,6 @@ netfilter.register{
     pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "ra",
 }
 """
-
-
-def link_address(machine: Machine, device: str) -> bytes:
-    """Of a device of the machine's."""
-    return bytes.fromhex(
-        machine.succeed(f"cat /sys/class/net/{device}/address").strip().replace(":", "")
-    )
 
 
 @pytest.mark.slow
