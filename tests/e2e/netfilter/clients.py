@@ -146,6 +146,19 @@ def ask(sender: str, address: str, port: str, question: str) -> None:
         print(error.__class__.__name__)
 
 
+def twice(sender: str, receiver: str, address: str, port: str) -> None:
+    """A datagram there, one back, and another there by the same way; prints what came last."""
+    here, there = ends(sender, receiver, address, int(port), 3)
+    here.connect((address, int(port)))
+    here.send(b"lab")
+    _, who = there.recvfrom(16)
+    there.sendto(b"ok", who)
+    here.settimeout(3)
+    here.recv(16)
+    here.send(b"again")
+    print(there.recv(16).decode())
+
+
 def say(sender: str, address: str, port: str, words: str) -> None:
     """Send a file over TCP; print how it ended."""
     enter(sender)
