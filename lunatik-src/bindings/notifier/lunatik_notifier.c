@@ -14,11 +14,13 @@
 #include <linux/list.h>
 #include <linux/netdevice.h>
 #include <linux/notifier.h>
+#include <linux/nsproxy.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/vt_kern.h>
+#include <net/net_namespace.h>
 
 #include "lunatik.h"
 
@@ -48,7 +50,10 @@ struct event {
 	struct list_head node;		/* in notifier->pending */
 	unsigned long event;
 	union {
-		char name[IFNAMSIZ];
+		struct {
+			char name[IFNAMSIZ];
+			int ifindex;		/* 0: of another namespace */
+		} device;
 		struct keyboard_notifier_param *key;	/* lent for the call */
 		struct vt_notifier_param *vt;		/* lent for the call */
 	};
@@ -62,6 +67,7 @@ struct notifier {
 	bool closed;			/* set under the runtime's lock, never cleared */
 
 	/* Devices only */
+	u64 namespace;			/* cookie of the script's; fixed */
 	spinlock_t pending_lock;	/* guards the next three */
 	struct list_head pending;	/* events to be told before any other */
 	unsigned int pending_count;
@@ -124,8 +130,11 @@ static int ask_one(lua_State *L, void *arg)
 
 static int push_device(lua_State *L, const struct event *event)
 {
-	lua_pushstring(L, event->name);
-	return 1;
+	lua_pushstring(L, event->device.name);
+	if (!event->device.ifindex)
+		return 1;
+	lua_pushinteger(L, event->device.ifindex);
+	return 2;
 }
 
 static void keep(struct notifier *notifier, const struct event *event, unsigned int max)
@@ -213,7 +222,10 @@ static int netdevice_call(struct notifier_block *block, unsigned long code, void
 	ASSERT_RTNL();
 	if (READ_ONCE(notifier->closed))
 		return NOTIFY_DONE;
-	strscpy(event.name, dev->name, sizeof(event.name));
+	strscpy(event.device.name, dev->name, sizeof(event.device.name));
+	/* Names and numbers come again in each namespace. */
+	if (dev_net(dev)->net_cookie == notifier->namespace)
+		event.device.ifindex = dev->ifindex;
 	if (READ_ONCE(notifier->replaying)) {
 		keep(notifier, &event, NOTIFIER_REPLAY_MAX);
 		return NOTIFY_DONE;
@@ -389,6 +401,7 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	notifier->block.notifier_call = kind->call;
 	spin_lock_init(&notifier->pending_lock);
 	INIT_LIST_HEAD(&notifier->pending);
+	notifier->namespace = current->nsproxy->net_ns->net_cookie;
 	notifier->replaying = true;
 	lunatik_hook_add(L, &notifier->hook, &notifier_ops);
 

@@ -53,6 +53,43 @@ def test_devices_that_come_and_go_are_told(machine: Machine, script: Script) -> 
     assert [event for event in events if event in wanted] == wanted
 
 
+@pytest.mark.parametrize("inside", ["", "ip netns exec blue "])
+def test_number_is_that_of_a_device_of_the_own_namespace(machine: Machine, inside: str) -> None:
+    # Of the same name there and here, and one of them with a number that is nobody's here.
+    machine.succeed(
+        "ip netns add blue",
+        "ip link add twin type dummy; ip -n blue link add twin index 4711 type dummy",
+    )
+    machine.copy_to(
+        b"""
+        local netdev = require("linux.netdev")
+        require("notifier").netdevice(function(event, name, ifindex)
+            if event == netdev.REGISTER or event == netdev.UNREGISTER then
+                print("saw", event == netdev.REGISTER and "+" or "-", name, ifindex)
+            end
+        end)""",
+        "/lib/modules/lua/script.lua",
+    )
+    here = machine.succeed("cat /sys/class/net/twin/ifindex").strip()
+    machine.succeed(f"{inside}lunatik run script")
+    numbers = {event.split()[2] for event in seen(machine) if " twin " in event}
+    assert numbers == {"nil", "4711" if inside else here}, "those that are there already"
+
+    before = len(seen(machine))
+    machine.succeed(
+        "ip link add mover index 4712 type dummy; ip link set mover netns blue",
+        "ip -n blue link del mover",
+    )
+    first, then = ("nil", "4712") if inside else ("4712", "nil")
+    assert seen(machine)[before:] == [
+        f"+ mover {first}",
+        f"- mover {first}",
+        f"+ mover {then}",
+        f"- mover {then}",
+    ]
+    machine.succeed("lunatik stop script")
+
+
 def test_a_script_can_forbid_a_device(machine: Machine, script: Script) -> None:
     script(WATCH % 'if event == netdev.PRE_UP and name == "dummy7" then return notify.BAD end')
     machine.succeed("ip link add dummy7 type dummy", "ip link add dummy8 type dummy")
