@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- Lists each interface that appears from now on, for examples/quarantine.
+-- Lists each interface that appears from now on in this network namespace, for
+-- examples/quarantine.
 --
 --	lunatik run examples/quarantine_watch
 --
-local linux = require("linux")
 local lunatik = require("lunatik")
 local notifier = require("notifier")
 local notify = require("linux.notify")
@@ -15,9 +15,11 @@ lunatik._ENV.quarantine = quarantine
 
 local watching = false		-- those that are there are told of first
 
-notifier.netdevice(function(event, name)
-	if watching and event == netdev.REGISTER then
-		quarantine[tostring(linux.ifindex(name))] = true
+notifier.netdevice(function(event, _, ifindex)
+	if ifindex and watching and event == netdev.REGISTER then
+		quarantine[tostring(ifindex)] = true
+	elseif ifindex and event == netdev.UNREGISTER then
+		quarantine[tostring(ifindex)] = nil
 	end
 	return notify.OK
 end)

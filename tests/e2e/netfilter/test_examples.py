@@ -225,19 +225,29 @@ def test_rate_limit_outlives_forged_sources(node: Machine) -> None:
 
 def test_quarantine(node: Machine) -> None:
     node.succeed("lunatik run examples/quarantine_watch", "lunatik run examples/quarantine softirq")
-    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    ways = (("b", "10.2.0.2"), ("-", "10.1.0.1"), ("b", "fd02::2"), ("-", "fd01::1"))
+    # New somewhere else, by a name that there is here too, and by one that there is not.
+    node.succeed("ip netns add c; ip -n c link add ra type dummy; ip -n c link add rc type dummy")
+    for receiver, address in ways:
+        assert flow(node, "a", receiver, address, 9999) == ["arrived"]
     node.succeed(
         "ip link delete ra",
         "ip link add ra type veth peer name va netns a",
-        "ip address add 10.1.0.1/24 dev ra; ip link set ra up",
-        "ip -n a address add 10.1.0.2/24 dev va; ip -n a link set va up",
-        "ip -n a route add default via 10.1.0.1",
+        "ip address add 10.1.0.1/24 dev ra; ip address add fd01::1/64 dev ra nodad",
+        "ip link set ra up; ip -n a address add 10.1.0.2/24 dev va",
+        "ip -n a address add fd01::2/64 dev va nodad; ip -n a link set va up",
+        "ip -n a route add default via 10.1.0.1; ip -n a route add ::/0 via fd01::1",
     )
-    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["lost"]
-    assert flow(node, "a", "-", "10.1.0.1", 9999) == ["lost"]
+    for receiver, address in ways:
+        assert flow(node, "a", receiver, address, 9999) == ["lost"]
     index = node.succeed("cat /sys/class/net/ra/ifindex").strip()
-    node.lua(f"require('lunatik')._ENV.quarantine['{index}'] = nil")
-    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    entry = f"require('lunatik')._ENV.quarantine['{index}']"
+    node.lua(f"{entry} = nil")
+    for receiver, address in ways:
+        assert flow(node, "a", receiver, address, 9999) == ["arrived"]
+    node.lua(f"{entry} = true")
+    node.succeed("ip link delete ra")
+    assert node.lua(f"return {entry}").strip() == "nil", "its number may come again"
 
 
 def test_conntrack_count(node: Machine) -> None:
