@@ -24,7 +24,10 @@ xtable.match{
         print("asked about", argument)
         return tonumber(argument) ~= nil
     end,
+    destroy = function(argument) print("gone is", argument) end,
 }
+
+xtable.match{name = "six", family = nf.proto.IPV6, match = function() return true end}
 
 xtable.match{
     name = "writes",
@@ -68,27 +71,36 @@ def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -
             f"{tables} -A FORWARD -m lua --function hotdrop",
             f"{tables} -A FORWARD -m lua --function 'none such'",
             f"{tables} -A FORWARD -m lua --function port_is --argument 9999 -j DROP",
+            f"{tables} -A FORWARD -p udp --dport 9994 -m lua --function six -j DROP",
             f"{tables} -A FORWARD -j LUA --function judge",
-            f"{tables} -A INPUT -p udp -m lua ! --function port_is --argument 9998 -j ACCEPT",
+            f"{tables} -A INPUT -p udp -m lua ! --function port_is --argument 9998 -j DROP",
         )
         saved = machine.succeed(f"{tables}-save")
         assert "-m lua --function port_is --argument 9999 -j DROP" in saved
-        assert "-m lua ! --function port_is --argument 9998 -j ACCEPT" in saved
+        assert "-m lua ! --function port_is --argument 9998 -j DROP" in saved
         assert "-j LUA --function judge" in saved
         assert '-m lua --function "none such"' in saved
         machine.fail(f"{tables} -A FORWARD -m lua --function port_is --argument none")
         machine.fail(f"{tables} -A FORWARD -m lua --argument 1")
         fates = flow(machine, "a", "b", address, 9999, 9998, 9997, 9996, 9995)
         assert fates == ["lost", "arrived", "lost", "arrived", "lost"]
+        fate = "arrived" if family == "iptables" else "lost"
+        assert flow(machine, "a", "b", address, 9994) == [fate], "a function of one family"
+        near = "10.1.0.1" if family == "iptables" else "fd01::1"
+        assert flow(machine, "a", "-", near, 9999, 9998) == ["lost", "arrived"], "inverted"
         machine.succeed("dmesg | grep 'write.*false.*read only'")
 
         # Rules outlive the script, and find it again.
         machine.succeed("lunatik stop rules")
         assert flow(machine, "a", "b", address, 9999, 9997) == ["arrived", "arrived"]
+        assert flow(machine, "a", "-", near, 9999) == ["arrived"], "nobody to invert"
         machine.succeed(f"{tables}-save | {tables}-restore")
         run(machine, SCRIPT, name="rules")
         assert flow(machine, "a", "b", address, 9999, 9997) == ["lost", "lost"]
-        machine.succeed(f"{tables} -F", "lunatik stop rules", "dmesg -C")
+        machine.succeed("dmesg -C", f"{tables} -F")
+        for argument in (9999, 9998):
+            machine.wait_until_succeeds(f"dmesg | grep 'gone is.*{argument}'")
+        machine.succeed("lunatik stop rules", "dmesg -C")
 
 
 def test_name_is_taken_once(machine: Machine) -> None:
