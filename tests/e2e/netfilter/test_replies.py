@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from wiring import BRIDGED, PORT, ROUTED, flow, hook, run, wire
+from wiring import BRIDGED, PORT, REFUSALS, ROUTED, flow, hook, refusals, run, tally, wire
 
 from lab.vm.machine import Machine
 
@@ -51,12 +51,20 @@ def test_resets_and_unreachables_reach_the_sender(machine: Machine) -> None:
             pf = nf.proto.INET, hooknum = nf.inet.FORWARD,
         }""",
     )
-    for address in BOTH:
+    # A client is told the same by a reset and by ICMP, by the latter maybe when it asks again.
+    tally(machine, "input", namespace="a", **REFUSALS)
+    for number, address in enumerate(BOTH, start=1):
+        _, before = refusals(machine, namespace="a")
         assert client(machine, "connect", "a", address, 8001) == "ConnectionRefusedError"
+        assert refusals(machine, namespace="a") == (number, before)
         assert client(machine, "connect", "a", address, 8002) == "ConnectionRefusedError"
+        resets, after = refusals(machine, namespace="a")
+        assert resets == number
+        assert after > before
         assert client(machine, "connect", "a", address, 8003) == "ETIMEDOUT"
         assert client(machine, "ask", "a", address, 8004, "lab") == "you said lab"
         assert client(machine, "ask", "a", address, 8005, "lab") == "ConnectionRefusedError"
+        assert refusals(machine, namespace="a") == (number, after + 1)
 
 
 def test_answering_everything_comes_to_an_end(machine: Machine) -> None:
@@ -107,7 +115,14 @@ def test_connection_of_a_packet(machine: Machine) -> None:
                     local source, _, protocol, _, number = skb:tuple()
                     print("id", id, hex(source), protocol, number, skb:traffic())
                     local _, translated = skb:tuple("reply")
-                    print("info", info, status, hex(translated))
+                    local kinds, bits = {}, {}
+                    for _, name in ipairs{"NEW", "ESTABLISHED"} do
+                        if nf.ct.info[name] == info then kinds[1] = name end
+                    end
+                    for _, name in ipairs{"SEEN_REPLY", "CONFIRMED", "SRC_NAT", "DST_NAT"} do
+                        if nf.ct.status[name] & status ~= 0 then bits[#bits + 1] = name end
+                    end
+                    print("info", kinds[1], table.concat(bits, "+"), hex(translated))
                 end
                 return ACCEPT
             end,
@@ -115,13 +130,22 @@ def test_connection_of_a_packet(machine: Machine) -> None:
             conntrack = true,
         }""",
     )
-    client(machine, "ask", "a", "10.2.0.2", 8006, "lab")
-    machine.wait_until_succeeds("dmesg | grep 'info'")
-    said = machine.succeed("dmesg | grep 'hook: id' | tail -1").split("hook: id")[1].split()
+
+    def said(what: str) -> list[list[str]]:
+        """The words that the script printed behind this one, for each packet."""
+        lines = machine.succeed(f"dmesg | grep 'hook: {what}'").splitlines()
+        return [line.split(f"hook: {what}")[1].split() for line in lines]
+
+    # Answered once; the second question meets a connection that has seen a reply.
+    assert client(machine, "twice", "a", "b", "10.2.0.2", 8006) == "again"
+    machine.wait_until_succeeds("test $(dmesg | grep -c 'hook: info') = 2")
     ident = machine.succeed("conntrack -L -p udp -o id --orig-port-dst 8006").split("id=")[1]
-    assert said[0] == ident.split()[0], "conntrack -L says so"
-    assert said[1:] == ["10.1.0.2.", "17", "8006", "1", "31", "0", "0"]
-    assert "10.2.0.1." in machine.succeed("dmesg | grep 'hook: info'"), "translated"
+    head = [ident.split()[0], "10.1.0.2.", "17", "8006"]
+    assert said("id") == [[*head, "1", "31", "0", "0"], [*head, "2", "64", "1", "30"]]
+    assert said("info") == [
+        ["NEW", "SRC_NAT", "10.2.0.1."],
+        ["ESTABLISHED", "SEEN_REPLY+CONFIRMED+SRC_NAT", "10.2.0.1."],
+    ]
     machine.succeed("lunatik stop hook")
 
 
