@@ -10,7 +10,7 @@ import pytest
 from frames import destination_port, frames, link_address, mutations
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
-from wiring import ROUTED, run, wire
+from wiring import PORT, ROUTED, flow, run, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -77,6 +77,76 @@ def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amou
     ]
     assert not wrong, wrong[:5]
     assert min(expected.count(verdict) for verdict in "012") > amount // 50, "all kinds were there"
+
+
+#: Does one thing after another to what it gets, and counts for each how often it went well.
+SPOIL = (
+    PORT
+    + """
+    local shared = require("lunatik")._ENV
+    local seen = 0
+    local acts = {
+        write = function(skb, view, size)
+            for at = seen % 7, size - 1, 7 do view:setuint8(at, seen & 255) end
+            skb:checksum()
+        end,
+        checksum = function(skb) skb:checksum() end,
+        cut = function(skb, _, size)
+            skb:resize(size - seen * 7 % 40)
+            pcall(skb.checksum, skb)
+        end,
+        grow = function(skb, view, size)
+            skb:resize(size + seen * 7 % 3000)
+            skb:data("net"):setuint8(size, 1)
+            skb:checksum()
+        end,
+        copy = function(skb) local copy = skb:copy() copy:resize(900) copy:checksum() end,
+        reply = function(skb) skb:reply("no") end,
+        reset = function(skb) skb:reset() end,
+        unreachable = function(skb) skb:unreachable(seen & 7) end,
+    }
+    local names = {}
+    for name in pairs(acts) do names[#names + 1] = name end
+    local function spoil(skb)
+        local view = skb:data("net")
+        seen = seen + 1
+        local name = names[seen % #names + 1]
+        if pcall(acts[name], skb, view, #view) then shared[name] = (shared[name] or 0) + 1 end
+        return seen & 64 == 0 and ACCEPT or DROP
+    end
+    netfilter.register{
+        hook = function(skb)
+            if skb:data("mac"):getstring(6, 6) ~= "\\x02\\0\\0\\0\\0\\x99" then
+                return ACCEPT
+            end
+            -- Above it somebody still has to be there.
+            return spoil(skb) == DROP and seen & 32 == 0 and DROP or ACCEPT
+        end,
+        pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "ra",
+    }
+    for _, place in ipairs{"PRE_ROUTING", "FORWARD", "LOCAL_IN"} do
+        netfilter.register{hook = spoil, pf = nf.proto.INET, hooknum = nf.inet[place]}
+    end
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.limit(300)
+@pytest.mark.amount(10_000, few=2_000)
+def test_mutated_packets_are_changed_and_answered(machine: Machine, amount: int) -> None:
+    wire(machine, ROUTED)
+    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
+    packets = list(mutations(amount, seed=21))
+    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    run(machine, SPOIL)
+    machine.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=200)
+    # That nothing splats is the verdict; it counts if all was done often.
+    acts = ("write", "checksum", "cut", "grow", "copy", "reply", "reset", "unreachable")
+    done = {act: int(machine.lua(f"return require('lunatik')._ENV['{act}'] or 0")) for act in acts}
+    assert min(done.values()) > amount // 200, done
+    machine.succeed("lunatik stop hook")
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
 
 
 NFT = """
