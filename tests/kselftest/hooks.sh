@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# A script that looks at every packet, in every position of every namespace that
-# a program makes, and lets it pass:
+# A script that looks at every packet and lets it pass, in every position of IP,
+# bridges and ARP, in the first namespace and in each that a program makes by
+# `ip netns add`:
 #
 #	lab kselftest net/netfilter --compare --before "$(cat tests/kselftest/hooks.sh)"
 set -e
@@ -25,16 +26,32 @@ register("ARP", nf.arp, "IN OUT FORWARD")
 END
 lunatik run look softirq
 
+# A name that comes again has a runtime already, whose hooks went with the first.
 mkdir -p /usr/local/sbin
 cat >/usr/local/sbin/ip <<'END'
 #!/bin/sh
 /usr/sbin/ip "$@"
 status=$?
 if [ "$status$1$2" = 0netnsadd ]; then
+	[ ! -e "/lib/modules/lua/look_$3.lua" ] || lunatik stop "look_$3" >/dev/null 2>&1
 	cp /lib/modules/lua/look.lua "/lib/modules/lua/look_$3.lua"
-	/usr/sbin/ip netns exec "$3" lunatik run "look_$3" softirq >/dev/null ||
-		echo "# no hooks in $3"
+	/usr/sbin/ip netns exec "$3" lunatik run "look_$3" softirq >/dev/null 2>/run/why ||
+		echo "no hooks in $3: $(cat /run/why)" >>/run/without
 fi
 exit $status
 END
 chmod +x /usr/local/sbin/ip
+
+# A program that met no hook says nothing about them.
+cat >/run/after <<'END'
+#!/bin/sh
+if [ -e /run/without ]; then
+	cat /run/without
+	exit 1
+fi
+lunatik list | grep '^look[[:space:]].*running' || {
+	echo "no hooks: $(lunatik list)"
+	exit 1
+}
+END
+chmod +x /run/after

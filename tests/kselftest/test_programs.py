@@ -45,6 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 SHAPE = {"memory": 768, "cpus": 2}
 
+#: What --before may leave, to say whether it was at work until the end.
+AFTER = "[ ! -e /run/after ] || /run/after"
+
 
 def test_program(
     start: Callable[..., Machine],
@@ -64,8 +67,9 @@ def test_program(
         if before:
             machine.succeed(before)
         text = output(machine, program, limit, seconds)
-        machine.stop()
         print(text)
+        machine.succeed(AFTER)
+        machine.stop()
         return parse(text)
 
     ktap = results("machine", before)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What puts hooks beside the kernel's selftests says when there were none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.vm.machine import Machine
+
+HOOKS = (Path(__file__).parents[2] / "kselftest/hooks.sh").read_text()
+
+
+def entries(machine: Machine, name: str) -> int:
+    """How often a runtime was called, by `lunatik top`, where memory is two words each."""
+    return int(machine.succeed(f"lunatik top | awk '$1 == \"{name}\" {{ print $9 }}'"))
+
+
+# Its `ip` is another one afterwards.
+@pytest.mark.fresh
+def test_namespace_without_hooks_is_told(machine: Machine) -> None:
+    machine.succeed(HOOKS)
+    # As a program does; a name may come again.
+    machine.succeed("ip netns add ns-1; ip netns add ns-2; ip netns delete ns-1; ip netns add ns-1")
+    before = entries(machine, "look_ns-1")
+    machine.succeed("ip -n ns-1 link set lo up; ip netns exec ns-1 ping -c 1 127.0.0.1")
+    assert entries(machine, "look_ns-1") > before, "its hooks are those of the second"
+    machine.succeed("/run/after")
+
+    machine.succeed("lunatik stop look")
+    machine.fail("/run/after")
+    machine.succeed("lunatik run look softirq; /run/after")
+    machine.succeed("echo 'error(\"rotten\")' >/lib/modules/lua/look.lua; ip netns add ns-3")
+    said = machine.execute("/run/after")
+    assert said.status == 1
+    assert "ns-3" in said.stdout
+    assert "rotten" in said.stdout
