@@ -247,3 +247,55 @@ def test_half_a_registration_leaves_nothing_behind(machine: Machine) -> None:
     )
     machine.wait_until_succeeds("grep . /tmp/sent")
     machine.succeed("dmesg | grep 'refused.*20'", "lunatik stop hook")
+
+
+#: Who of a percpu script has met whom: `cpu0` and `cpu1`, in the order of their loading.
+PERCPU = (
+    PORT
+    + """
+    local shared = require("lunatik")._ENV
+    local me = shared.loaded or 0
+    shared.loaded = me + 1
+    netfilter.register{
+        hook = function(skb)
+            local number = port(skb)
+            if not number then return ACCEPT end
+            shared["cpu" .. me] = (shared["cpu" .. me] or 0) + 1
+            return number == 9999 and DROP or ACCEPT
+        end,
+        pf = nf.proto.INET, hooknum = nf.inet.FORWARD, fallback = "closed",
+    }"""
+)
+
+
+def flow_on(machine: Machine, cpu: int, *ports: int) -> list[str]:
+    """The same as flow() from a to b, with all that a packet meets done by one CPU."""
+    words = " ".join(map(str, ports))
+    return machine.succeed(f"taskset -c {cpu} python3 /tmp/flow.py a b 10.2.0.2 {words}").split()
+
+
+@pytest.mark.machine(cpus=2)
+def test_each_cpu_has_a_hook_of_its_own(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.copy_to(PERCPU.encode(), "/lib/modules/lua/hook.lua")
+    machine.succeed("lunatik run hook softirq percpu")
+    for cpu in (0, 1):
+        assert flow_on(machine, cpu, 9999, 9998, 9997) == ["lost", "arrived", "arrived"]
+        met = machine.lua(
+            "local shared = require('lunatik')._ENV "
+            "return (shared.cpu0 or 0) .. ' ' .. (shared.cpu1 or 0)"
+        )
+        assert met.split() == ["3", "3" if cpu else "0"]
+    machine.succeed("lunatik stop hook")
+    assert flow_on(machine, 1, 9999) == ["arrived"]
+
+
+@pytest.mark.machine(cpus=2)
+def test_packets_of_a_cpu_without_a_runtime_pass(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.copy_to(PERCPU.encode(), "/lib/modules/lua/hook.lua")
+    first = 'first = require("lunatik").runtime("hook", "softirq", {cpu = 0})'
+    machine.copy_to(first.encode(), "/lib/modules/lua/first.lua")
+    machine.succeed("lunatik run first")
+    assert flow_on(machine, 0, 9999) == ["lost"]
+    assert flow_on(machine, 1, 9999) == ["arrived"]
