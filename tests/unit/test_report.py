@@ -31,6 +31,7 @@ SPLAT = Splat(
     severity="splat",
     title="BUG: KASAN: <b>",
     fingerprint="abcdef012345",
+    stack=("f+0x1/0x2",),
     text="KASAN <script>",
 )
 
@@ -43,6 +44,7 @@ def report(tmp_path: Path) -> str:
             message="alice: <boom>", splats=(SPLAT,),
             marks=(Mark(when=0, what="setup"), Mark(when=0.1, node="alice", what="ready")),
             nodes=(Node(name="alice", directory="nodes/bad/alice"),),
+            bundle="cells/c/bundles/bad",
             topology={"nodes": ["alice", "bob"],
                       "links": [{"name": "wire", "nodes": ["alice", "bob"]}]},
         ),
@@ -57,6 +59,9 @@ def report(tmp_path: Path) -> str:
     node.mkdir(parents=True)
     (node / "console.log").write_text("the <console> says")
     (node.parent / "alice-wire-1.pcap").touch()
+    bundle = tmp_path / "cells" / "c" / "bundles" / "bad"
+    bundle.mkdir(parents=True)
+    (bundle / "stacks.txt").touch()
     run = RunResult(run="r", command=("lab", "test"), started=0, seconds=3, exit=1, cells=(cell,))
     write_report(run, tmp_path / "report.html")
     return (tmp_path / "report.html").read_text()
@@ -86,6 +91,7 @@ def test_links_lead_to_files_beside_it(tmp_path: Path) -> None:
     links = re.findall(r'href="([^"]+)"', report(tmp_path))
     assert "cells/c/nodes/bad/alice/console.log" in links
     assert "cells/c/nodes/bad/alice-wire-1.pcap" in links
+    assert "cells/c/bundles/bad/stacks.txt" in links
     assert all((tmp_path / link).exists() for link in links)
 
 
