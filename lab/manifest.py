@@ -406,7 +406,8 @@ def _steps(
     The kind of a source is a step of its own (source, git, ref), and a key of
     the file as well: one beside the next step, not above it.
     """
-    for step, after in zip(path, (*path[1:], None), strict=True):
+    for number, step in enumerate(path, start=1):
+        after = path[number] if number < len(path) else None
         if isinstance(raw, MarkedDict) and step in raw:
             below = raw[str(step)]
             if after in raw and not isinstance(below, MarkedDict | MarkedList):

@@ -91,3 +91,13 @@ def test_nothing_to_say_is_not_said_where_sparse_did_not_look(
         linted([REFUSED, "  CC [M]  core/a.o"], tmp_path, monkeypatch)
     # What the others found comes first.
     assert linted([REFUSED, "core/a.c:1:1: warning: x"], tmp_path, monkeypatch)
+
+
+def test_exception_without_use_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lint.yaml").write_text(
+        "checkpatch:\n  - kind: SPACING\n    files: [a.c]\n    reason: none\n"
+    )
+    (found,) = linted([], tmp_path, monkeypatch)
+    assert (found.file, found.line, found.kind) == ("lint.yaml", 2, "SPACING")
