@@ -214,20 +214,33 @@ class Network:
 
 
 def configuration(topology: Topology, node: str) -> str:
-    """The lines of sh that make a machine a node: sysctls, addresses, routes, commands."""
+    """The lines of sh that make a machine a node: sysctls, addresses, routes, commands.
+
+    Under emulation each program takes some 40 ms to start, so there are few.
+    """
     entry = topology.nodes[node]
     lines = ["set -e"]
-    lines += [f"sysctl -qw {shlex.quote(f'{key}={value}')}" for key, value in entry.sysctls.items()]
+    settings = [shlex.quote(f"{key}={value}") for key, value in entry.sysctls.items()]
+    if settings:
+        lines.append(f"sysctl -qw {' '.join(settings)}")
+    if batch := _addresses(topology, node) + _routes(entry):
+        lines += ["ip -batch - <<'END'", *batch, "END"]
+    return "\n".join([*lines, *entry.run])
+
+
+def _addresses(topology: Topology, node: str) -> list[str]:
+    lines = []
     for card, link in enumerate(topology.cards(node)):
-        lines.append(f"ip link set eth{card} up")
+        lines.append(f"link set eth{card} up")
         for address in topology.links[link].ends[node]:
             # Nobody else has it: waiting for duplicates would cost a second.
             nodad = " nodad" if ":" in address else ""
-            lines.append(f"ip address add {address} dev eth{card}{nodad}")
-    for prefix, gateway in entry.routes.items():
-        family = "-6" if ":" in gateway else "-4"
-        lines.append(f"ip {family} route add {prefix} via {gateway}")
-    return "\n".join([*lines, *entry.run])
+            lines.append(f"address add {address} dev eth{card}{nodad}")
+    return lines
+
+
+def _routes(entry: NodeEntry) -> list[str]:
+    return [f"route add {prefix} via {gateway}" for prefix, gateway in entry.routes.items()]
 
 
 def _pair() -> tuple[Wire, Wire]:

@@ -55,12 +55,14 @@ def test_configuration_of_a_node(tmp_path: Path) -> None:
     assert configuration(topology(tmp_path, GOOD), "a").splitlines() == [
         "set -e",
         "sysctl -qw net.ipv4.ip_forward=1",
-        "ip link set eth0 up",
-        "ip address add 10.0.0.1/24 dev eth0",
-        "ip address add fd00::1/64 dev eth0 nodad",
-        "ip link set eth1 up",
-        "ip address add 10.0.1.1/24 dev eth1",
-        "ip -4 route add default via 10.0.0.2",
+        "ip -batch - <<'END'",
+        "link set eth0 up",
+        "address add 10.0.0.1/24 dev eth0",
+        "address add fd00::1/64 dev eth0 nodad",
+        "link set eth1 up",
+        "address add 10.0.1.1/24 dev eth1",
+        "route add default via 10.0.0.2",
+        "END",
         "true",
     ]
 
