@@ -4,26 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from twins import WIRE
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
-
-# One program for all of it: starting programs is what takes time here.
-WIRE = """set -e
-ip netns add client
-ip -batch - <<END
-link add c0 netns client address 02:00:00:00:00:01 type veth peer name r0 address 02:00:00:00:00:02
-addr add 192.0.2.2/24 dev r0
-link set r0 up
-neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev r0
-END
-# Hooks that eat ARP must not be what a ping fails of.
-ip -n client -batch - <<END
-addr add 192.0.2.1/24 dev c0
-link set c0 up
-neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev c0
-END
-"""
 
 # Succeeds when a ping through the wire is answered.
 REACH = b"""#!/bin/sh

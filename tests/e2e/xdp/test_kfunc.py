@@ -78,6 +78,17 @@ def test_what_was_not_found_is_no_key_and_no_argument(
     node.succeed("bpftool net detach xdp dev r0", "reach")
 
 
+def test_script_decides_in_generic_mode(asking: Machine) -> None:
+    asking.succeed(
+        "bpftool net detach xdp dev r0",
+        "bpftool net attach xdpgeneric pinned /sys/fs/bpf/call_lua dev r0",
+    )
+    asking.copy_to(VERDICT.encode(), "/lib/modules/lua/verdict.lua")
+    asking.succeed("reach", "lunatik run verdict softirq")
+    asking.fail("reach")
+    asking.succeed("lunatik stop verdict", "reach")
+
+
 def test_key_of_the_same_length_is_another_script(asking: Machine) -> None:
     asking.copy_to(VERDICT.encode(), "/lib/modules/lua/vardict.lua")
     asking.succeed("lunatik run vardict softirq", "reach")

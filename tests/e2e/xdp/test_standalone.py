@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from twins import WIRE
 
 from lab.vm.machine import Machine
 
@@ -31,13 +32,25 @@ def test_script_drops_what_it_says(node: Machine, mode: str, percpu: str) -> Non
     script(node, DROP_ICMP.format(mode=mode))
     node.succeed(f"lunatik run filter softirq{percpu}")
     node.fail("reach")
+    # What it does not mean arrives: a datagram for a port that nobody has.
+    counted = "nstat -asz UdpNoPorts | grep 'UdpNoPorts  *{} '"
+    node.succeed(counted.format(0))
+    node.succeed("ip netns exec client bash -c 'echo lab >/dev/udp/192.0.2.2/9'")
+    node.wait_until_succeeds(counted.format(1))
     node.succeed("lunatik stop filter", "reach")
 
 
 @modes
 def test_hook_ends_with_its_device(node: Machine, mode: str) -> None:
     script(node, DROP_ICMP.format(mode=mode))
-    node.succeed("lunatik run filter softirq", "ip link del r0", "lunatik stop filter")
+    node.succeed("lunatik run filter softirq", "ip link del r0", "ip netns del client")
+    # Another device of that name has nothing of it, while its runtime goes on.
+    node.succeed(WIRE)
+    node.wait_until_succeeds("reach")
+    script(node, DROP_ICMP.format(mode=mode), "other")
+    node.succeed("lunatik list | grep filter", "lunatik run other softirq")
+    node.fail("reach")
+    node.succeed("lunatik stop filter", "lunatik stop other", "reach")
 
 
 @pytest.mark.parametrize(("fallback", "arrives"), [("open", True), ("closed", False)])

@@ -14,6 +14,23 @@ HERE = Path(__file__).parent
 
 BPFFS = "/sys/fs/bpf"
 
+#: One program for all of it: starting programs is what takes time here.
+WIRE = """set -e
+ip netns add client
+ip -batch - <<END
+link add c0 netns client address 02:00:00:00:00:01 type veth peer name r0 address 02:00:00:00:00:02
+addr add 192.0.2.2/24 dev r0
+link set r0 up
+neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev r0
+END
+# Hooks that eat ARP must not be what a ping fails of.
+ip -n client -batch - <<END
+addr add 192.0.2.1/24 dev c0
+link set c0 up
+neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev c0
+END
+"""
+
 #: The link address that wires.py knows frames by, and that of r0.
 MARK = b"\x02\x00\x00\x00\x00\x99"
 ROUTER = b"\x02\x00\x00\x00\x00\x02"
