@@ -83,7 +83,7 @@ def test_super_packets_in_a_tunnel_keep_their_sums(machine: Machine, outer: str)
         """
         if port(skb) == 4789 then
             skb:checksum()
-            if #skb > 4000 then print("large") end
+            if #skb > 2000 then print("large") end
         end
         return ACCEPT""",
     )
