@@ -6,6 +6,7 @@
 #include <linux/export.h>
 #include <linux/limits.h>
 #include <linux/minmax.h>
+#include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/sched/task_stack.h>
 #include <linux/kernel.h>
@@ -45,14 +46,28 @@ const char *lunatikvm_why(enum lunatikvm_reason reason)
 	return reason < LUNATIKVM_REASONS ? reasons[reason] : "unknown";
 }
 
-static unsigned long stack_limit(void)
+/*
+ * Down to where the states that are entered on this CPU's interrupt stack may
+ * go, all of them together; 0 while there are none. Set by the outermost, which
+ * stays on its CPU until it leaves.
+ */
+static DEFINE_PER_CPU(unsigned long, interrupt_limit);
+
+static unsigned long stack_limit(struct lunatikvm *vm)
 {
 	unsigned long here = (unsigned long)__builtin_frame_address(0);
 	unsigned long base = (unsigned long)task_stack_page(current);
+	unsigned long limit;
 
 	if (here - base < THREAD_SIZE)
 		return base + TASK_RESERVE;
-	return here - IRQ_ALLOWANCE;
+	limit = this_cpu_read(interrupt_limit);
+	if (limit)
+		return max(limit, here - IRQ_ALLOWANCE);
+	limit = here - IRQ_ALLOWANCE;
+	this_cpu_write(interrupt_limit, limit);
+	vm->outermost = true;
+	return limit;
 }
 
 static void record_where(lua_State *L, struct lunatikvm *vm)
@@ -154,7 +169,7 @@ static __always_inline void enter(lua_State *L, u64 instructions)
 
 	if (vm->depth++)
 		return;
-	vm->lowest = stack_limit();
+	vm->lowest = stack_limit(vm);
 	vm->overflowing = false;
 	vm->granted = min_t(u64, instructions, S64_MAX / 2);
 	vm->left = vm->granted;
@@ -186,6 +201,10 @@ static __always_inline u64 leave(lua_State *L)
 	vm->used += instructions;
 	vm->spent = 0;
 	vm->lowest = 0;
+	if (vm->outermost) {
+		this_cpu_write(interrupt_limit, 0);
+		vm->outermost = false;
+	}
 	if (!vm->stopped)
 		vm->slice = S64_MAX / 2;
 	return instructions;

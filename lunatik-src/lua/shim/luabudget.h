@@ -26,6 +26,7 @@ struct lunatikvm {
 	int stopped;		/* reason, as the owner of the state knows it */
 	bool exempt;		/* running a finalizer in C: nothing throws */
 	bool overflowing;	/* handling a C stack overflow */
+	bool outermost;		/* of the states on this CPU's interrupt stack */
 	unsigned long lowest;	/* address that the C stack may come down to */
 	void (*pause)(lua_State *L, void *data);
 	void *data;

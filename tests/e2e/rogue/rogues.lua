@@ -601,3 +601,6 @@ for k, v in pairs(_G) do tostring(k); tostring(v) end
 --- stop_by_a_deep_error: "deep"
 local function f(n) if n == 0 then error("deep") end return f(n - 1) + 1 end
 return f(100)
+
+--- many_options: "invalid option"
+debug.getinfo(1, ("n"):rep(1 << 10))

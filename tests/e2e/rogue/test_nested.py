@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scripts that call one another share the stack of the interrupt that they are in."""
+
+from __future__ import annotations
+
+from lab.vm.machine import Machine
+
+#: Down to the end of the stack, and on in the next script from there.
+DOWN = """
+local env = require("lunatik")._ENV
+local function down()
+    if not pcall(down) then
+        env.end_of_{name} = true
+        {then_}
+    end
+end
+"""
+
+HOOK = """
+local netfilter, nf = require("netfilter"), require("linux.nf")
+local gone = false
+netfilter.register{
+    hook = function()
+        if not gone then gone = true down() end
+        return nf.action.ACCEPT
+    end,
+    pf = nf.proto.IPV4, hooknum = nf.inet.LOCAL_IN,
+}
+"""
+
+FIRST = """
+local lunatik = require("lunatik")
+local env = lunatik._ENV
+for _, name in ipairs{"d", "c", "b", "a"} do
+    env["runtime_" .. name] = lunatik.runtime(name, "softirq")
+end
+"""
+
+
+def test_nested_scripts_leave_the_interrupt_its_stack(machine: Machine) -> None:
+    followers = {"a": "b", "b": "c", "c": "d", "d": None}
+    for name, follower in followers.items():
+        # Where it does not fit any more, one is tried that is not so deep.
+        then = f"env.runtime_{follower}:resume()"
+        script = DOWN.format(name=name, then_=then if follower else "")
+        script += HOOK if name == "a" else "return down\n"
+        machine.copy_to(script.encode(), f"/lib/modules/lua/{name}.lua")
+    machine.copy_to(FIRST.encode(), "/lib/modules/lua/first.lua")
+    machine.succeed("lunatik run first", "ping -c 1 -W 5 127.0.0.1")
+    assert machine.lua('return require("lunatik")._ENV.end_of_a') == "true"
+    assert "broken" not in machine.succeed("lunatik list")
