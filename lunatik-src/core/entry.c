@@ -36,6 +36,9 @@
 /* What a wait that did not wait costs, in instructions: about its time. */
 #define LUNATIK_WAIT_COST	1000
 
+/* How often an entry that others wait for may wait. */
+#define LUNATIK_WAITS		10
+
 /* Interrupt runtimes that this CPU is inside of. */
 static DEFINE_PER_CPU(int, inside);
 
@@ -583,24 +586,37 @@ int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler
 }
 EXPORT_SYMBOL_GPL(lunatik_run_hurried);
 
+/* Somebody waits for the end of this entry, and must not for ever. */
+static bool awaited(struct lunatik_runtime *runtime)
+{
+	return runtime->pace == LUNATIK_HURRIED || runtime->closing ||
+	       fatal_signal_pending(current);
+}
+
 /*
  * A wait that ended at once, since the task is being interrupted or there was
  * nothing to wait for, gave up no CPU and is no new entry: or a loop of such
- * waits would never end, nor let anybody else run.
+ * waits would never end, nor let anybody else run. Nor is it one for whom
+ * others wait, under RTNL perhaps: of those it gets a few.
  */
 void lunatik_slept(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	bool waited = runtime->switches != current->nvcsw;
 
 	cond_resched();
 	if (killed(runtime))
 		lunatikvm_stop(L, LUNATIKVM_REQUEST);
 	settle(runtime);
-	if (runtime->switches == current->nvcsw) {
+	if (!waited) {
 		lunatikvm_charge(L, LUNATIK_WAIT_COST);
 		return;
 	}
 	runtime->switches = current->nvcsw;
+	if (awaited(runtime)) {
+		lunatikvm_charge(L, lunatik_budget(runtime) / LUNATIK_WAITS);
+		return;
+	}
 	runtime->instructions += lunatikvm_leave(L);
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lunatikvm_charge(L, 1);

@@ -41,9 +41,14 @@ int lunatik_load_path(lua_State *L, const char *path)
 	ssize_t length = -ESRCH;
 	int status;
 
+	/*
+	 * From the root of all: a callback runs in the task of whoever opens a
+	 * device or makes an interface, whose own root may be anything.
+	 */
 	if (lunatik_has_files())
-		length = kernel_read_file_from_path(full, 0, &text, LUNATIK_SCRIPT_MAX,
-						    NULL, READING_UNKNOWN);
+		length = kernel_read_file_from_path_initns(full, 0, &text,
+							   LUNATIK_SCRIPT_MAX, NULL,
+							   READING_UNKNOWN);
 	if (length < 0) {
 		const char *name = lunatik_errname(length);
 

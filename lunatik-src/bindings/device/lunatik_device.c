@@ -340,7 +340,8 @@ static void take_name(lua_State *L, struct luadevice *device)
 	size_t length, i;
 	const char *name = lunatik_fieldstring(L, 1, "name", &length);
 
-	if (!length || length >= sizeof(device->name) || name[0] == '.')
+	if (!length || length >= sizeof(device->name) || name[0] == '.' ||
+	    strlen(name) != length)
 		luaL_error(L, "bad field 'name' (invalid device name)");
 	for (i = 0; i < length; i++)
 		if (!isalnum(name[i]) && !strchr("._-", name[i]))

@@ -19,6 +19,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/vt.h>
 #include <linux/vt_kern.h>
 #include <net/net_namespace.h>
 
@@ -200,6 +201,36 @@ static int ask_all(struct request *request)
 /* The task in netdevice_call(). Written under RTNL; read to find oneself. */
 static struct task_struct *rtnl_task;
 
+/* Events of devices that the kernel takes back when somebody refuses them. */
+static bool refusable(unsigned long event)
+{
+	switch (event) {
+	case NETDEV_POST_INIT:
+	case NETDEV_REGISTER:
+	case NETDEV_PRE_UP:
+	case NETDEV_PRE_CHANGEADDR:
+	case NETDEV_PRECHANGEMTU:
+	case NETDEV_CHANGEMTU:
+	case NETDEV_PRECHANGEUPPER:
+	case NETDEV_CHANGEUPPER:
+	case NETDEV_PRE_TYPE_CHANGE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * An answer that stops the chain keeps the event from whoever comes next: one
+ * who is not told that a device goes would hold it for ever.
+ */
+static int allowed(unsigned long event, int said)
+{
+	if (!(said & NOTIFY_STOP_MASK))
+		return said;
+	return notifier_to_errno(said) && refusable(event) ? said : NOTIFY_DONE;
+}
+
 /*
  * Under RTNL. While the script registers, its own task brings the events of
  * the devices that there are already, with the runtime's lock held: they are
@@ -235,7 +266,7 @@ static int netdevice_call(struct notifier_block *block, unsigned long code, void
 	WRITE_ONCE(rtnl_task, outer);
 	if (ret == -ESHUTDOWN)
 		keep(notifier, &event, NOTIFIER_LATE_MAX);
-	return ret < 0 ? NOTIFY_DONE : ret;
+	return ret < 0 ? NOTIFY_DONE : allowed(code, ret);
 }
 
 /* Tell what was kept; in the C function that the script called. */
@@ -297,7 +328,9 @@ static int keyboard_call(struct notifier_block *block, unsigned long code, void 
 
 static int push_vt(lua_State *L, const struct event *event)
 {
-	lua_pushinteger(L, event->vt->c);
+	/* Those of terminals that come and go have no character. */
+	lua_pushinteger(L, event->event == VT_WRITE || event->event == VT_PREWRITE ?
+			   event->vt->c : 0);
 	lua_pushinteger(L, event->vt->vc->vc_num);
 	return 2;
 }
@@ -392,6 +425,8 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	lunatik_checkcontext(L, kind->context, kind->name);
 	lunatik_checksleep(L, kind->name);
 	luaL_checktype(L, 1, LUA_TFUNCTION);
+	if (!lunatik_has_files())
+		lunatik_throw(L, ESRCH);
 	handle = lunatik_new(L, &handle_class, sizeof(*handle));
 	callback = lunatik_ref(L, 1);
 

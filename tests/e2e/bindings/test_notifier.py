@@ -210,3 +210,45 @@ def test_a_busy_script_holds_up_the_devices_for_a_moment_only(
     machine.succeed("lunatik spawn busy")
     machine.succeed("ip link add dummy7 type dummy", "ip link set dummy7 up", timeout=8)
     machine.succeed("lunatik stop busy")
+
+
+@pytest.mark.parametrize(
+    "wait", ['pcall(lunatik.runtime, "nosuch")', "pcall(other.resume, other)", "other:stop()"]
+)
+def test_a_callback_does_not_wait_for_ever(machine: Machine, script: Script, wait: str) -> None:
+    """Each wait is short, and none is a new entry with a new budget."""
+    machine.copy_to(
+        b"return function() require('linux').schedule(60000) end", "/lib/modules/lua/other.lua"
+    )
+    script(
+        f"""
+        local lunatik = require("lunatik")
+        local thread = require("thread")
+        local other = lunatik.runtime("other")
+        local busy = thread.run(other, "busy")
+        require("notifier").netdevice(function(event, name)
+            if name == "dummy7" then while true do {wait} end end
+        end)
+        """
+    )
+    machine.succeed("ip link add dummy7 type dummy", timeout=20)
+    machine.succeed("lunatik list | grep 'broken: instruction budget exceeded'")
+
+
+@pytest.mark.parametrize("answer", ["BAD", "STOP"])
+def test_nobody_is_kept_from_a_device_that_goes(
+    machine: Machine, script: Script, answer: str
+) -> None:
+    """IPv6 is told after the script, and gives the device back then."""
+    script(
+        f"""
+        local notify, netdev = require("linux.notify"), require("linux.netdev")
+        require("notifier").netdevice(function(event, name)
+            if event == netdev.UNREGISTER or event == netdev.DOWN then return notify.{answer} end
+        end)
+        """
+    )
+    machine.succeed("ip netns add gone", "ip -n gone link set lo up", "ip netns del gone")
+    # A namespace that does not come to its end keeps all notifiers from leaving.
+    machine.succeed("sleep 1", "lunatik stop script", timeout=20)
+    machine.succeed("ip netns add another", "ip netns del another")

@@ -190,7 +190,12 @@ def test_short_entries_pay_for_their_share(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "opens",
-    ['lunatik.runtime("served")', 'require("served")', 'require("bpf").hash("/sys/fs/bpf/m")'],
+    [
+        'lunatik.runtime("served")',
+        'require("served")',
+        'require("bpf").hash("/sys/fs/bpf/m")',
+        'require("notifier").netdevice(print)',
+    ],
 )
 def test_an_exiting_task_opens_nothing(machine: Machine, opens: str) -> None:
     """Its last file is released after it has given up its files and its root."""
@@ -200,7 +205,7 @@ def test_an_exiting_task_opens_nothing(machine: Machine, opens: str) -> None:
         "left",
         f"""
         local lunatik = require("lunatik")
-        require("bpf")
+        require("bpf") require("notifier")
         require("device").new{{name = "left", release = function()
             print(pcall(function() return {opens} end))
         end}}

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""device: files in /dev, and whose task it is that calls their scripts."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.vm.errors import CommandFailed
+from lab.vm.machine import Machine
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/b", "\\0", "ab\\0x", "x" * 200])
+def test_names_that_no_file_could_have_are_refused(machine: Machine, name: str) -> None:
+    with pytest.raises(CommandFailed, match="invalid device name"):
+        machine.lua(f'require("device").new{{name = "{name}"}}')
+
+
+def test_a_reader_does_not_choose_what_is_loaded(machine: Machine) -> None:
+    """A callback may load a script first: not one that its caller has put in the place."""
+    machine.succeed("mkdir /tmp/theirs")
+    for directory, word in (("/lib/modules/lua", "ours"), ("/tmp/theirs", "evil")):
+        machine.copy_to(f'return function() return "{word}" end', f"{directory}/helper.lua")
+    script = b"""
+    require("device").new{name = "asks", read = function() return require("helper")() end}
+    """
+    machine.copy_to(script, "/lib/modules/lua/asks.lua")
+    machine.succeed("lunatik run asks")
+    theirs = "mount --bind /tmp/theirs /lib/modules/lua && grep -q evil /lib/modules/lua/helper.lua"
+    said = machine.succeed(f"unshare -m sh -c '{theirs} && head -c 4 /dev/asks'")
+    assert said == "ours"
