@@ -33,6 +33,9 @@ static void holder_stop(lua_State *L, void *private)
 
 	lunatik_stop(holder->runtime);
 	lunatik_wait_stopped(holder->runtime, lunatik_toruntime(L));
+	/* A loop of this is one of waits, in a finalizer that is the last as well. */
+	if (lunatik_maysleep(L))
+		lunatik_slept(L);
 }
 
 /* ---- values on their way between two Lua states ---- */

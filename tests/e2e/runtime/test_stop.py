@@ -277,3 +277,28 @@ def test_a_script_gives_no_more_than_it_has(machine: Machine) -> None:
     for field in ("memory", "instructions", "share"):
         machine.succeed(f"dmesg | grep \"giver.*false.*field '{field}'\"")
     machine.succeed("dmesg | grep 'as much as it has'")
+
+
+def test_two_that_wait_for_each_others_end(machine: Machine) -> None:
+    """Finalizers, which nobody can interrupt: they wait a few times, and no more."""
+    for name, other in (("b", "c"), ("c", "b")):
+        script = f"""
+        local env = require("lunatik")._ENV
+        keep = setmetatable({{}}, {{__gc = function()
+            local other = env.{other}
+            while true do other:stop() end
+        end}})
+        """
+        machine.copy_to(script.encode(), f"/lib/modules/lua/{name}.lua")
+    machine.copy_to(
+        b"""
+        local lunatik = require("lunatik")
+        lunatik._ENV.b, lunatik._ENV.c = lunatik.runtime("b"), lunatik.runtime("c")
+        """,
+        "/lib/modules/lua/both.lua",
+    )
+    listed = "lunatik list | grep -wE 'b|c'"
+    machine.succeed("lunatik run both", listed)
+    machine.succeed("lunatik -e 'require(\"lunatik\")._ENV.b:stop()'")
+    machine.wait_until_succeeds(f"! {listed}")
+    machine.succeed("lunatik stop both")
