@@ -134,10 +134,13 @@ class SharedMachine:
         watch = self._owner.watch()
         watch.enter(_BETWEEN)
         watch.follow(NAME, machine.directory / "console.log", offset=self._read)
-        if token:
-            watch.wait_for(NAME, token, timeout=_ECHO * machine.spec.patience)
-        watch.finish(patience=_REST)
-        self._read = watch.leave(NAME)
+        try:
+            if token:
+                watch.wait_for(NAME, token, timeout=_ECHO * machine.spec.patience)
+            watch.finish(patience=_REST)
+            self._read = watch.leave(NAME)
+        finally:
+            watch.close()
         self._heard += sort_out(watch.sightings, last.expected).unexpected
 
     def finish(self) -> None:

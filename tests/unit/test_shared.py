@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -379,3 +380,12 @@ def test_whoever_interrupts_does_not_wait_for_it(tmp_path: Path) -> None:
     assert reports(machine) == []
     plugin.pytest_sessionfinish(session, pytest.ExitCode.OK)
     assert len(reports(machine)) == 1
+
+
+def test_nobody_goes_on_looking_between_tests(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    machine = shared(tmp_path, Quick())
+    for name in ("one", "two", "three"):
+        run(machine, real(tmp_path, name))
+    machine.finish()
+    assert "watch" not in {thread.name for thread in set(threading.enumerate()) - before}
