@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, TCP, UDP, IPOption, fragment
@@ -128,3 +129,9 @@ def frames(packets: Iterator[bytes] | list[bytes], target: bytes) -> bytes:
         frame = target + SOURCE + kind + data
         out += len(frame).to_bytes(2, "big") + frame
     return bytes(out)
+
+
+def bring(machine: Machine, packets: list[bytes]) -> None:
+    """Have packets to the router in /tmp/frames, and /tmp/replay.py to send them."""
+    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
+    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from frames import frames
+from frames import bring
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, PadN
 from scapy.packet import Packet, Raw
@@ -284,11 +282,9 @@ def test_header_keeps_its_length(machine: Machine, place: str) -> None:
     )
 
 
-def replay(machine: Machine, packet: Packet) -> None:
-    """Send a packet from a to the router, as it is."""
-    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
-    router = bytes.fromhex(machine.succeed("cat /sys/class/net/ra/address").replace(":", ""))
-    machine.copy_to(frames([bytes(packet)], router), "/tmp/frames")
+def replay(machine: Machine, *packets: Packet) -> None:
+    """Send packets from a to the router, as they are."""
+    bring(machine, [bytes(packet) for packet in packets])
     machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
 
 
@@ -391,11 +387,7 @@ def test_reading_in_a_list_of_fragments_is_paid_for(machine: Machine) -> None:
         options="priority = 0, conntrack = true",
     )
     big = IP(src="10.1.0.2", dst="10.1.0.1", id=7) / UDP(dport=9999) / Raw(bytes(32000))
-    pieces = [bytes(piece) for piece in fragment(big, fragsize=32)]
-    machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
-    router = bytes.fromhex(machine.succeed("cat /sys/class/net/ra/address").replace(":", ""))
-    machine.copy_to(frames(pieces, router), "/tmp/frames")
-    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
+    replay(machine, *fragment(big, fragsize=32))
     machine.wait_until_succeeds("lunatik list | grep -i budget")
     machine.fail("dmesg | grep 'all for nothing'")
 

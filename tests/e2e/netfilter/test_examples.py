@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from frames import frames, link_address
+from frames import bring
 from scapy.layers.inet import IP, UDP
 from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
-
-HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.limit(120)
 
@@ -211,8 +207,7 @@ def test_rate_limit_outlives_forged_sources(node: Machine) -> None:
         bytes(IP(src=f"11.{number >> 8}.{number & 255}.1", dst="10.2.0.2") / UDP(dport=9999))
         for number in range(12_000)
     ]
-    node.copy_to(HERE / "replay.py", "/tmp/replay.py")
-    node.copy_to(frames(forged, link_address(node, "ra")), "/tmp/frames")
+    bring(node, forged)
     tally(node, "prerouting", met="ip saddr 11.0.0.0/8")
     node.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=100)
     assert tallied(node, "met") == len(forged)

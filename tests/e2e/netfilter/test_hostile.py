@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
-from frames import destination_port, frames, link_address, mutations
+from frames import bring, destination_port, mutations
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from wiring import PORT, ROUTED, flow, run, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
-
-HERE = Path(__file__).parent
 
 JUDGE = """
 local lunatik, data = require("lunatik"), require("data")
@@ -54,8 +51,7 @@ netfilter.register{
 def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
     packets = list(mutations(amount, seed=20))
-    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
-    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    bring(machine, packets)
     run(machine, JUDGE % amount)
     # Twice the way through the stack, with what usually looks at it there.
     machine.succeed(
@@ -136,9 +132,7 @@ SPOIL = (
 @pytest.mark.amount(10_000, few=2_000)
 def test_mutated_packets_are_changed_and_answered(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
-    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
-    packets = list(mutations(amount, seed=21))
-    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    bring(machine, list(mutations(amount, seed=21)))
     run(machine, SPOIL)
     machine.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=200)
     # That nothing splats is the verdict; it counts if all was done often.
@@ -198,8 +192,7 @@ def traffic(count: int, seed: int) -> list[bytes]:
 def test_three_filters_pass_the_same_packets(machine: Machine, kernel: KernelInfo) -> None:
     wire(machine, ROUTED)
     packets = traffic(400, seed=5)
-    machine.copy_to(HERE / "replay.py", "/tmp/replay.py")
-    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    bring(machine, packets)
     # What arrives must not be answered.
     machine.succeed(
         "ip netns exec b nft 'add table ip t; add chain ip t i "
