@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 #: Seconds that the reaper goes on looking for processes to end.
@@ -55,6 +56,10 @@ def kill(pid: int, started: int | None) -> bool:
     return True
 
 
+def _processes() -> Iterator[Path]:
+    return (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
 def users_of(directory: Path) -> list[int]:
     """Processes that live in a private directory.
 
@@ -66,8 +71,8 @@ def users_of(directory: Path) -> list[int]:
     needle = name + b"/"
     variables = (b"XDG_RUNTIME_DIR=" + name + b"\0", b"HOME=" + name + b"\0")
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for entry in _processes():
+        if int(entry.name) == os.getpid():
             continue
         try:
             line = (entry / "cmdline").read_bytes()
@@ -96,9 +101,7 @@ def unborn() -> list[int]:
     just then leaves a process that `users_of` cannot know.
     """
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for entry in _processes():
         try:
             if (entry / "cmdline").read_bytes():
                 continue

@@ -10,8 +10,8 @@
  * Between them stands a slot, a name in a namespace of its own for matches and
  * targets of each network namespace: the script is run there as well. A rule
  * holds its slot; a script's function fills it, and leaves it when its runtime
- * stops. A match in an empty slot does not match, a target
- * in one goes on with the next rule.
+ * stops. A match in an empty slot does not match, a target in one goes on with
+ * the next rule.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
