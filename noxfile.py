@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, shell, and the modules' C as the kernel's maintainers read it."""
+    """Style, types, shell; patches and the modules' C as the kernel's maintainers read them."""
     prepare(session, "lint")
     lab(session, "doctor", "--install", "--for", "lint")
     python = bin_of(session) / "python"
@@ -57,6 +57,7 @@ def lint(session: nox.Session) -> None:
     run(session, python, "-m", "ruff", "format", "--check", ".")
     run(session, python, "-m", "mypy")
     run(session, "shellcheck", "run", ".ci/run", external=True)
+    lab(session, "kernel", "lint")  # by its own checkpatch
     lab(session, "modules", "lint")  # against a built kernel: its devel tree and flags
 
 

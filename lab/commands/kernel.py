@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""lab kernel build, lab kernel config, lab kernel update."""
+"""lab kernel build, lab kernel config, lab kernel lint, lab kernel update."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ Which: TypeAlias = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Build kernels; move what lab.lock pins.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Build kernels; read their patches; move what lab.lock pins.", no_args_is_help=True
+    )
     group.command("build")(build)
     group.command("config")(config_of)
+    group.command("lint")(lint)
     group.command("update")(update)
     app.add_typer(group, name="kernel")
 
@@ -84,6 +87,28 @@ def config_of(
         llvm=llvm,
     )
     print(configured(recipe, store=store))
+
+
+def lint(kernel: Which = None, patches: Patches = None) -> None:
+    """Read a kernel's patches as its maintainers would: checkpatch --strict."""
+    from lab import manifest
+    from lab.errors import KernelError
+    from lab.kernel.checkpatch import check_patches
+    from lab.kernel.recipe import make_recipe
+    from lab.progress import progress
+    from lab.store import Store
+
+    store = Store()
+    lab = manifest.read()
+    name = lab.kernel_or_default(kernel)
+    recipe = make_recipe(lab, name, store=store, patches=chosen(patches))
+    with recipe.open_source() as tree, progress("checkpatch"):
+        findings = check_patches(tree.path, recipe.series, store)
+    for finding in findings:
+        print(finding)
+    if findings:
+        raise KernelError(f"{len(findings)} findings in the patches")
+    print(f"{len(recipe.series.patches)} patches: nothing to say")
 
 
 def update(

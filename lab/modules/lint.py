@@ -12,41 +12,28 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from lab.errors import HostError, InfraError
+from lab.errors import HostError
 from lab.kernel.artifact import Kernel
+from lab.kernel.checkpatch import Finding, checkpatch
 from lab.kernel.make import environment, processors
 from lab.manifest import Entry, Names, Text, first_error
 from lab.marked import load
 from lab.modules.build import lay_lua, mirror, variables
 from lab.modules.tree import UPSTREAM, ModuleTree
-from lab.process import ProgramFailed, run
+from lab.process import run
 from lab.progress import progress
 from lab.store import Store
 
 EXCEPTIONS = "lint.yaml"
 
-_CHECKPATCH = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+): \w+:(?P<kind>[A-Z_0-9]+): (?P<what>.*)$")
 _COMPILER = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?:warning|error): (?P<what>.*)$")
 _NO_SPARSE = re.compile(r"C=\d specified, but \S+ is not available or not up to date")
 _OBJTOOL = re.compile(r"^(?P<file>\S+\.o): warning: objtool: (?P<what>.*)$")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a maintainer would ask to change."""
-
-    file: str
-    line: int
-    kind: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.kind}: {self.what}"
 
 
 class Exception_(Entry):  # noqa: N801 - the name is taken
@@ -129,23 +116,9 @@ def _sources(tree: ModuleTree) -> list[str]:
 
 
 def _checkpatch(kernel: Kernel, tree: ModuleTree, store: Store) -> Iterator[Finding]:
-    words = ["perl", str(kernel.devel / "scripts/checkpatch.pl"), "--strict", "--no-tree"]
-    words += ["--show-types", "--terse", "--file"]
-    words += [str(tree.path / name) for name in _sources(tree)]
-    try:
-        # It leaves a list of names in the directory that it is run in.
-        with store.scratch("checkpatch") as scratch:
-            said = run(words, cwd=scratch, timeout=600).stdout
-    except ProgramFailed as error:
-        if error.finished.status != 1:
-            raise
-        said = error.finished.stdout
-        if "total: " not in said:
-            raise InfraError(f"checkpatch did not get to the end: {said[-300:]}") from None
-    for line in said.splitlines():
-        if match := _CHECKPATCH.match(line):
-            file = match["file"].removeprefix(f"{tree.path}/")
-            yield Finding(file, int(match["line"]), match["kind"], match["what"])
+    files = [str(tree.path / name) for name in _sources(tree)]
+    for finding in checkpatch(kernel.devel, ["--file", *files], store):
+        yield replace(finding, file=finding.file.removeprefix(f"{tree.path}/"))
 
 
 def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> tuple[list[str], Path]:
