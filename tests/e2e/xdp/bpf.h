@@ -24,6 +24,7 @@ static void *(*map_lookup)(void *map, const void *key) HELPER(1);
 static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) HELPER(2);
 static long (*map_delete)(void *map, const void *key) HELPER(3);
 static __u64 (*ktime_ns)(void) HELPER(5);
+static long (*redirect)(__u32 ifindex, __u64 flags) HELPER(23);
 static long (*perf_output)(void *ctx, void *map, __u64 flags, void *data, __u64 size) HELPER(25);
 static long (*csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __u32 seed)
 	HELPER(28);
@@ -31,6 +32,8 @@ static long (*adjust_head)(struct xdp_md *ctx, int delta) HELPER(44);
 static long (*redirect_map)(void *map, __u64 key, __u64 flags) HELPER(51);
 static long (*adjust_meta)(struct xdp_md *ctx, int delta) HELPER(54);
 static long (*adjust_tail)(struct xdp_md *ctx, int delta) HELPER(65);
+static long (*fib_lookup)(void *ctx, struct bpf_fib_lookup *params, int size, __u32 flags)
+	HELPER(69);
 static long (*map_push)(void *map, const void *value, __u64 flags) HELPER(87);
 static long (*map_pop)(void *map, void *value) HELPER(88);
 static long (*map_peek)(void *map, void *value) HELPER(89);

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from orders import MODES, Pair
 from twins import WIRE
 
 from lab.testing.fixtures import KernelInfo
@@ -66,3 +69,9 @@ def router(node: Machine) -> Machine:
     """
     node.succeed(BEYOND, "echo 100 > /sys/module/lunatik/parameters/interrupt_share")
     return node
+
+
+@pytest.fixture
+def pairs(router: Machine, tmp_path: Path) -> list[Pair]:
+    """A program and its twin for each mode, with maps of their own, on one machine."""
+    return [Pair(router, tmp_path, mode) for mode in MODES]

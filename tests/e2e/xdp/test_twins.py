@@ -3,40 +3,38 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
-import struct
-from pathlib import Path
 
 import pytest
-from twins import (
-    HERE,
-    MARK,
-    ROUTER,
-    attach,
-    carry,
-    detach,
-    dump,
-    load,
-    packed,
-    run,
-    send,
+from orders import (
+    CSUM,
+    CSUMS,
+    DELETE,
+    FIB,
+    HEAD,
+    LISTS,
+    LOAD,
+    LOOKUP,
+    META,
+    PEEK,
+    PERF,
+    POP,
+    PUSH,
+    REDIRECT,
+    REDIRECT_TO,
+    RING,
+    STORE,
+    TABLES,
+    TAIL,
+    UPDATE,
+    Order,
+    Pair,
+    frame,
+    same,
 )
-
-from lab.testing.bpf import compiled
-from lab.vm.machine import Machine
-
-TYPE = b"\x88\xb5"
-
-# As in twin.bpf.c.
-TABLES = (0, 1, 2)
-LISTS = (3, 4)
-LOOKUP, UPDATE, DELETE = 0, 8, 16
-PUSH, POP, PEEK = 24, 32, 40
-REDIRECT, RING, PERF = 48, 49, 50
-HEAD, TAIL, META, CSUM, LOAD, STORE = 56, 57, 58, 59, 60, 61
-
-MAPS = ("array", "hash", "lru", "queue", "stack", "outcomes")
+from twins import HERE, carry, dump, packed, run, send
 
 pytestmark = [
     pytest.mark.usefixtures("hooks"),
@@ -45,72 +43,8 @@ pytestmark = [
     pytest.mark.limit(300),
 ]
 
-MODES = ("native", "generic")
-
 #: The bytes of an event, as bpftool shows it.
 DATA = re.compile(r'"data":\[([^]]*)\]')
-
-Order = tuple[int, int, int, int]
-
-
-def frame(number: int, order: Order) -> bytes:
-    what, key, flags, value = order
-    return ROUTER + MARK + TYPE + struct.pack("<IIIIQ", number, what, key, flags, value) + bytes(30)
-
-
-class Pair:
-    """The program and the script, each with maps of its own, on one wire."""
-
-    def __init__(self, machine: Machine, directory: Path, mode: str) -> None:
-        self.machine, self.mode = machine, mode
-        program = compiled(HERE / "twin.bpf.c", directory)
-        self.of = {who: load(machine, program, f"{who}-{mode}") for who in ("ebpf", "lua")}
-        self.script = (HERE / "twin.lua").read_text().replace("MODE", mode)
-
-    def begin(self, who: str) -> None:
-        if who == "ebpf":
-            attach(self.machine, self.of[who], "twin", mode=self.mode)
-        else:
-            run(self.machine, self.script.replace("MAPS", self.of[who]))
-
-    def end(self, who: str) -> None:
-        if who == "ebpf":
-            detach(self.machine, mode=self.mode)
-        else:
-            self.machine.succeed("lunatik stop filter")
-
-    def outcomes(self, orders: list[Order]) -> dict[str, list[tuple[int, int]]]:
-        """What came of each order, (status, value), by whom it was given."""
-        frames = packed(frame(number, order) for number, order in enumerate(orders))
-        self.machine.copy_to(frames, "/tmp/frames")
-        found = {}
-        for who, where in self.of.items():
-            self.begin(who)
-            assert send(self.machine) == len(orders)
-            self.end(who)
-            rows = [
-                bytes(int(byte, 16) for byte in one["value"])
-                for one in dump(self.machine, f"{where}/t_outcomes")
-            ]
-            found[who] = [struct.unpack("<qQ", row) for row in rows[: len(orders)]]
-        return found
-
-
-@pytest.fixture
-def pairs(router: Machine, tmp_path: Path) -> list[Pair]:
-    """One for each mode, with maps of its own, on one machine."""
-    return [Pair(router, tmp_path, mode) for mode in MODES]
-
-
-def same(orders: list[Order], found: dict[str, list[tuple[int, int]]]) -> None:
-    wrong = [
-        (number, order, theirs, ours)
-        for number, (order, theirs, ours) in enumerate(
-            zip(orders, found["ebpf"], found["lua"], strict=True)
-        )
-        if theirs != ours
-    ]
-    assert not wrong, wrong[:5]
 
 
 def test_maps_behave_as_their_twins(pairs: list[Pair]) -> None:
@@ -149,6 +83,12 @@ def test_packet_helpers_behave_as_their_twins(pairs: list[Pair]) -> None:
     orders += [
         (CSUM, draw.getrandbits(32), draw.getrandbits(32), draw.getrandbits(64)) for _ in range(20)
     ]
+    # Sums of so many bytes away, and so many in their place.
+    orders += [
+        (CSUMS, draw.getrandbits(32), away | there << 8, draw.getrandbits(64))
+        for away in (0, 4, 12, 60)
+        for there in (0, 4, 8, 60)
+    ]
     for pair in pairs:
         found = pair.outcomes(orders)
         same(orders, found)
@@ -180,6 +120,90 @@ def test_redirect_map_sends_where_its_twin_does(pairs: list[Pair]) -> None:
         assert arrived["lua"] == arrived["ebpf"]
         assert len(arrived["ebpf"]) > 4
         same(orders, pair.outcomes(orders))
+
+
+def test_redirect_sends_where_its_twin_does(pairs: list[Pair]) -> None:
+    machine = pairs[0].machine
+    index = int(machine.succeed("cat /sys/class/net/r1/ifindex"))
+    orders: list[Order] = [(REDIRECT_TO, to, 0, to) for to in (index, 4711, index, 0x7FFFFFFF)]
+    frames = [frame(number, order) for number, order in enumerate(orders)]
+    for pair in pairs:
+        machine.copy_to(packed(frames), "/tmp/frames")
+        for who in pair.of:
+            pair.begin(who)
+            assert carry(machine) == frames[::2], (who, pair.mode)
+            pair.end(who)
+        same(orders, pair.outcomes(orders))
+
+
+# Each end that a search can come to, for both families; and d0, which nothing
+# that came in by is sent on from.
+ROUTES = """set -e
+ip -batch - <<END
+link add d0 type dummy
+link set d0 up
+addr add fd01::2/64 dev r0 nodad
+addr add fd02::1/64 dev r1 nodad
+neigh add fd02::2 lladdr 02:00:00:00:00:04 dev r1
+neigh add 198.51.100.3 lladdr 02:00:00:00:00:05 dev r1
+route add blackhole 203.0.113.1
+route add unreachable 203.0.113.2
+route add prohibit 203.0.113.3
+route add 203.0.113.4 via 198.51.100.2 dev r1 mtu 600
+route add 203.0.113.5 via 198.51.100.3 dev r1
+route add 203.0.113.5 via 198.51.100.2 dev r1 table 77
+rule add tos 0x10 lookup 77
+rule add ipproto udp lookup 77
+route add blackhole fd02::b1
+route add unreachable fd02::b2
+route add prohibit fd02::b3
+route add fd02::4 via fd02::2 dev r1 mtu 1300
+END
+sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.conf.d0.forwarding=0
+sysctl -qw net.ipv6.conf.d0.forwarding=0
+cat /sys/class/net/d0/ifindex
+"""
+
+# To a neighbour, to none, to the machine itself, to nowhere, and the above.
+ENDS_V4 = (
+    "198.51.100.2",
+    "198.51.100.77",
+    "198.51.100.1",
+    "192.88.99.1",
+    *(f"203.0.113.{number}" for number in range(1, 6)),
+)
+ENDS_V6 = (2, 0x77, 1, 0xB1, 0xB2, 0xB3, 4)
+
+TOS, UDP = 0x10, 17
+
+
+def test_routes_are_those_of_their_twin(pairs: list[Pair]) -> None:
+    machine = pairs[0].machine
+    other = int(machine.succeed(ROUTES))
+    # In the order's value: family, tos, protocol, length, device.
+    variants = (0, TOS << 8, UDP << 16, 700 << 24, 1600 << 24, other << 40, 250 << 40)
+    orders: list[Order] = [
+        (FIB, int(ipaddress.IPv4Address(to)), flags, variant)
+        for to in ENDS_V4
+        for variant in variants
+        for flags in range(5)
+    ]
+    fourth = len(orders)
+    orders += [
+        (FIB, to, flags, 1 | variant)
+        for to in ENDS_V6
+        for variant in (0, 1400 << 24, 1600 << 24, other << 40)
+        for flags in range(5)
+    ]
+    for pair in pairs:
+        found = pair.outcomes(orders)
+        same(orders, found)
+        # Found; blackhole, unreachable, prohibit; not forwarded, disabled; no
+        # neighbour; too long. No device, of IPv4 only.
+        for part in (found["ebpf"][:fourth], found["ebpf"][fourth:]):
+            assert {status for status, _ in part} >= {0, 1, 2, 3, 4, 5, 7, 8}
+        assert -19 in {status for status, _ in found["ebpf"]}
+        assert len({value for status, value in found["ebpf"] if not status}) >= 3
 
 
 def test_ring_buffer_gets_the_same_events(pairs: list[Pair]) -> None:

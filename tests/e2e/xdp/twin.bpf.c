@@ -26,8 +26,8 @@ enum {
 	ARRAY, HASH, LRU, QUEUE, STACK,
 	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
 	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
-	REDIRECT = 48, RING, PERF,
-	HEAD = 56, TAIL, META, CSUM, LOAD, STORE,
+	REDIRECT = 48, RING, PERF, REDIRECT_TO,
+	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, SEND, CSUMS, FIB,
 };
 
 #define TABLE(name, kind, room)						\
@@ -104,6 +104,51 @@ inlined void on_list(void *map, __u32 what, struct order *order, struct outcome 
 		outcome->status = map_peek(map, &outcome->value) ? -1 : 0;
 }
 
+/* Of words that the order's value is shifted to: so many away, so many in their place. */
+inlined __u32 sum_of(struct order *order)
+{
+	__u32 words[16], from = order->flags & 0x3c, to = order->flags >> 8 & 0x3c;
+	int i;
+
+	for (i = 0; i < 16; i++)
+		words[i] = order->value >> i;
+	return csum_diff((__be32 *)words, from, (__be32 *)words, to, order->key);
+}
+
+#define FAMILY_V4	2
+#define FAMILY_V6	10
+
+/* Where to a packet for the address goes whose end is the order's key. */
+inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
+{
+	struct bpf_fib_lookup route = {
+		.family = order->value & 1 ? FAMILY_V6 : FAMILY_V4,
+		.tos = order->value >> 8,
+		.l4_protocol = order->value >> 16,
+		.tot_len = order->value >> 24,
+		.ifindex = order->value >> 40 & 0xff,
+	};
+	__u64 dmac = 0, smac = 0;
+
+	if (!route.ifindex)
+		route.ifindex = ctx->ingress_ifindex;
+	if (route.family == FAMILY_V6) {
+		route.ipv6_src[0] = SWAP32(0xfd010000);
+		route.ipv6_src[3] = SWAP32(1);
+		route.ipv6_dst[0] = SWAP32(0xfd020000);
+		route.ipv6_dst[3] = SWAP32(order->key);
+	} else {
+		route.ipv4_src = SWAP32(0xc0000201);
+		route.ipv4_dst = SWAP32(order->key);
+	}
+	outcome->status = fib_lookup(ctx, &route, sizeof(route), order->flags);
+	if (outcome->status)
+		return;
+	__builtin_memcpy(&dmac, route.dmac, 6);
+	__builtin_memcpy(&smac, route.smac, 6);
+	outcome->value = dmac ^ smac << 16 ^ route.ifindex;
+}
+
 /* Knows of fragments, as scripts do: generic mode copies for it in another way. */
 SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 {
@@ -138,6 +183,10 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		action = redirect_map(&t_devices, order.key, order.flags);
 		outcome.status = action;
 		break;
+	case REDIRECT_TO:
+		action = redirect(order.key, 0);
+		outcome.status = action;
+		break;
 	case RING:
 		outcome.status = ringbuf_output(&t_ring, &order, sizeof(order), 0);
 		break;
@@ -166,6 +215,16 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		break;
 	case STORE:
 		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
+		break;
+	case SEND:
+		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
+		action = XDP_TX;
+		break;
+	case CSUMS:
+		outcome.value = sum_of(&order);
+		break;
+	case FIB:
+		on_route(ctx, &order, &outcome);
 		break;
 	default:
 		return XDP_PASS;

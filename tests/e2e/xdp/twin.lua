@@ -17,7 +17,7 @@ local ring, perf = bpf.ringbuf(pinned("ring")), bpf.perf(pinned("perf"))
 
 local ERRNO <const> = {
 	ENOENT = -2, E2BIG = -7, EAGAIN = -11, ENOMEM = -12, EACCES = -13, EBUSY = -16,
-	EEXIST = -17, EINVAL = -22, ENOSPC = -28, EOPNOTSUPP = -95,
+	EEXIST = -17, ENODEV = -19, EINVAL = -22, ENOSPC = -28, EOPNOTSUPP = -95,
 }
 
 -- What a call that may raise an error, or give nil and why, means to C.
@@ -56,6 +56,11 @@ orders[48] = function(order, ctx)
 	return verdict, 0, verdict
 end
 
+orders[51] = function(order, ctx)
+	local verdict = ctx:redirect(order.key)
+	return verdict, 0, verdict
+end
+
 orders[49] = function(order, ctx) return checked(ctx.event, ctx, ring, order.bytes), 0 end
 orders[50] = function(order, ctx)
 	return checked(ctx.event, ctx, perf, order.bytes, order.flags), 0
@@ -83,9 +88,48 @@ orders[60] = function(order, ctx)
 	return ERRNO.EINVAL, 0
 end
 
-orders[61] = function(order, ctx)
+local function store(order, ctx)
 	local packet = ctx:packet()
 	return pcall(packet.setstring, packet, order.key, order.value) and 0 or ERRNO.EINVAL, 0
+end
+
+orders[61] = store
+
+orders[62] = function(order, ctx)
+	return store(order, ctx), 0, action.TX
+end
+
+-- Words that the order's value is shifted to.
+local function words(order, length)
+	local value, made = string.unpack("<i8", order.value), {}
+	for i = 0, length // 4 - 1 do
+		made[i + 1] = string.pack("<I4", value >> i & 0xffffffff)
+	end
+	return table.concat(made)
+end
+
+orders[63] = function(order)
+	local from, to = order.flags & 0x3c, order.flags >> 8 & 0x3c
+	return 0, xdp.csum_diff(words(order, from), words(order, to), order.key)
+end
+
+-- fd01::1, and fd02:: with another end.
+local FROM <const>, TO <const> = "\xfd\x01" .. ("\0"):rep(13) .. "\1", "\xfd\x02" .. ("\0"):rep(10)
+
+orders[64] = function(order, ctx)
+	local value = string.unpack("<i8", order.value)
+	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
+	local asked = {
+		src = v6 and FROM or 0xc0000201,
+		dst = v6 and TO .. string.pack(">I4", order.key) or order.key,
+		tos = value >> 8 & 0xff, protocol = value >> 16 & 0xff, length = value >> 24 & 0xffff,
+		ifindex = ifindex > 0 and ifindex or nil, flags = order.flags,
+	}
+	local ok, route, why = pcall(ctx.fib_lookup, ctx, asked)
+	if not ok then return status(false, route), 0 end
+	if not route then return why, 0 end
+	local dmac, smac = string.unpack("<I6", route.dmac), string.unpack("<I6", route.smac)
+	return 0, dmac ~ smac << 16 ~ route.ifindex
 end
 
 xdp.attach(function(ctx)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames that say what is to be done, and who does it: twin.bpf.c and twin.lua."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from twins import HERE, MARK, ROUTER, attach, detach, dump, load, packed, run, send
+
+from lab.testing.bpf import compiled
+from lab.vm.machine import Machine
+
+TYPE = b"\x88\xb5"
+
+# As in twin.bpf.c.
+TABLES = (0, 1, 2)
+LISTS = (3, 4)
+LOOKUP, UPDATE, DELETE = 0, 8, 16
+PUSH, POP, PEEK = 24, 32, 40
+REDIRECT, RING, PERF, REDIRECT_TO = 48, 49, 50, 51
+HEAD, TAIL, META, CSUM, LOAD, STORE, SEND, CSUMS, FIB = range(56, 65)
+
+MODES = ("native", "generic")
+
+SMALL = 68
+"""Bytes of a frame, if nobody wants another size."""
+
+#: What, key, flags, value: the fields of the program's struct order.
+Order = tuple[int, int, int, int]
+
+
+def frame(number: int, order: Order, size: int = SMALL) -> bytes:
+    """A frame of so many bytes; what comes after the order differs from byte to byte."""
+    what, key, flags, value = order
+    head = ROUTER + MARK + TYPE + struct.pack("<IIIIQ", number, what, key, flags, value)
+    return head + bytes(at * 7 % 251 for at in range(len(head), size))
+
+
+class Pair:
+    """The program and the script, each with maps of its own, on one wire."""
+
+    def __init__(self, machine: Machine, directory: Path, mode: str) -> None:
+        self.machine, self.mode = machine, mode
+        program = compiled(HERE / "twin.bpf.c", directory)
+        self.of = {who: load(machine, program, f"{who}-{mode}") for who in ("ebpf", "lua")}
+        self.script = (HERE / "twin.lua").read_text().replace("MODE", mode)
+
+    def begin(self, who: str) -> None:
+        if who == "ebpf":
+            attach(self.machine, self.of[who], "twin", mode=self.mode)
+        else:
+            run(self.machine, self.script.replace("MAPS", self.of[who]))
+
+    def end(self, who: str) -> None:
+        if who == "ebpf":
+            detach(self.machine, mode=self.mode)
+        else:
+            self.machine.succeed("lunatik stop filter")
+
+    def outcomes(self, orders: list[Order], size: int = SMALL) -> dict[str, list[tuple[int, int]]]:
+        """What came of each order, (status, value), by whom it was given."""
+        frames = packed(frame(number, order, size) for number, order in enumerate(orders))
+        self.machine.copy_to(frames, "/tmp/frames")
+        found = {}
+        for who, where in self.of.items():
+            self.begin(who)
+            assert send(self.machine) == len(orders)
+            self.end(who)
+            rows = [
+                bytes(int(byte, 16) for byte in one["value"])
+                for one in dump(self.machine, f"{where}/t_outcomes")
+            ]
+            found[who] = [struct.unpack("<qQ", row) for row in rows[: len(orders)]]
+        return found
+
+
+def same(orders: list[Order], found: dict[str, list[tuple[int, int]]]) -> None:
+    wrong = [
+        (number, order, theirs, ours)
+        for number, (order, theirs, ours) in enumerate(
+            zip(orders, found["ebpf"], found["lua"], strict=True)
+        )
+        if theirs != ours
+    ]
+    assert not wrong, wrong[:5]
