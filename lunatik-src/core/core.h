@@ -227,6 +227,8 @@ struct lunatik_output {
 };
 
 int lunatik_print(lua_State *L);
+/* printk(), deferred as lunatik_printk_deferred() where @runtime runs so that it has to be. */
+__printf(2, 3) void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...);
 void lunatik_output_add(struct lunatik_output *output, const char *text, size_t length);
 void lunatik_output_reset(struct lunatik_output *output);
 

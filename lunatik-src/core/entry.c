@@ -357,8 +357,9 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 		earn(runtime);
 		if (runtime->credit <= 0 && !may_pay(runtime, pace)) {
 			if (!runtime->throttled++)
-				pr_warn("lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
-					runtime->name, runtime->caps.share);
+				lunatik_printk(runtime, KERN_WARNING
+					       "lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
+					       runtime->name, runtime->caps.share);
 			ret = -EAGAIN;
 			goto leave;
 		}

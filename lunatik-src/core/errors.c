@@ -72,11 +72,11 @@ void lunatik_log(struct lunatik_runtime *runtime, const char *text)
 	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {
 		int length = strcspn(text, "\n");
 
-		pr_err("lunatik: %s: %.*s\n", runtime->name,
-		       min(length, LUNATIK_LOG_LINE), text);
+		lunatik_printk(runtime, KERN_ERR "lunatik: %s: %.*s\n", runtime->name,
+			       min(length, LUNATIK_LOG_LINE), text);
 		text += length;
 		text += *text == '\n';
 	}
 	if (*text)
-		pr_err("lunatik: %s: ...\n", runtime->name);
+		lunatik_printk(runtime, KERN_ERR "lunatik: %s: ...\n", runtime->name);
 }

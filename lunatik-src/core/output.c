@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * print(): to the kernel log, or to who reads /dev/lunatik.
+ * print(): to the kernel log, or to who reads /dev/lunatik. And how all that a
+ * runtime has to say gets to the kernel log.
  */
 #include <linux/export.h>
+#include <linux/kern_levels.h>
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
 #include <linux/sizes.h>
@@ -52,6 +54,58 @@ void lunatik_output_add(struct lunatik_output *output, const char *text, size_t 
 	output->length = wanted;
 }
 
+/*
+ * printk() brings the record to the consoles itself, by drivers that take their
+ * port's lock, or waits until whoever is at it hands them over. Deferred, it
+ * writes the record to the log as ever, in its order and to be read at once,
+ * and leaves the consoles to an interrupt of the kernel's own, which cannot
+ * come in the middle of what holds such a lock, since that has interrupts off.
+ *
+ * This is the kernel's printk_deferred(), which is not exported; what it is
+ * made of is.
+ */
+static __printf(2, 0) void log_record(bool deferred, const char *format, va_list args)
+{
+#ifdef CONFIG_PRINTK
+	if (deferred) {
+		vprintk_emit(0, LOGLEVEL_SCHED, NULL, format, args);
+		return;
+	}
+#endif
+	vprintk(format, args);
+}
+
+void lunatik_printk_deferred(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_record(true, format, args);
+	va_end(args);
+}
+EXPORT_SYMBOL_GPL(lunatik_printk_deferred);
+
+/*
+ * Inside of a hardirq runtime the consoles are out of bounds. It may have been
+ * entered from anywhere, by a probe also with their locks held. And others
+ * spin for its lock with interrupts off, who may be the one that writes to the
+ * console at this moment, when the terminal's driver tells a notifier of each
+ * character: that one waits for the runtime, so nobody inside may wait for it.
+ */
+static bool must_defer(struct lunatik_runtime *runtime)
+{
+	return runtime->context == LUNATIK_HARDIRQ && !lunatik_in_process(runtime);
+}
+
+void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_record(must_defer(runtime), format, args);
+	va_end(args);
+}
+
 static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t length)
 {
 	while (length) {
@@ -62,8 +116,8 @@ static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t 
 		/* The rest would be refused as well, at a call for each line. */
 		if (!__ratelimit(&runtime->print_limit))
 			return;
-		pr_info("%s: %.*s\n", runtime->name,
-			(int)min_t(size_t, line, LUNATIK_PRINT_LINE), text);
+		lunatik_printk(runtime, KERN_INFO "%s: %.*s\n", runtime->name,
+			       (int)min_t(size_t, line, LUNATIK_PRINT_LINE), text);
 		text += step;
 		length -= step;
 	}

@@ -249,7 +249,8 @@ void lunatik_break(struct lunatik_runtime *runtime, const char *reason)
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 
 	if (armed)
-		pr_err("lunatik: %s: stopped: %s\n", runtime->name, reason);
+		lunatik_printk(runtime, KERN_ERR "lunatik: %s: stopped: %s\n", runtime->name,
+			       reason);
 }
 
 static void init_lock(struct lunatik_runtime *runtime)

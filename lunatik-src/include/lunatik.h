@@ -221,6 +221,13 @@ void lunatik_checkcontext(lua_State *L, unsigned int contexts, const char *what)
  */
 void lunatik_slept(lua_State *L);
 
+/*
+ * printk() for where a hook may be called with locks of the console held, or by
+ * who writes to it: the log has the record at once, the consoles a tick later.
+ * Any context. @format begins with a KERN_ level.
+ */
+__printf(1, 2) void lunatik_printk_deferred(const char *format, ...);
+
 /* May the script write to the kernel log once more? Its messages are limited. */
 bool lunatik_mayprint(lua_State *L);
 

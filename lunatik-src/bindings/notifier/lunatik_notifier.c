@@ -335,7 +335,13 @@ static int push_vt(lua_State *L, const struct event *event)
 	return 2;
 }
 
-/* In an atomic chain, often with the lock of the console held. */
+/*
+ * In an atomic chain, often with the lock of the console held. Also from the terminal's
+ * console driver, while it writes the kernel log: then interrupts are off, and
+ * who prints on another CPU waits for this one. So the runtime's lock may be
+ * spun for only because nobody who holds it prints to the consoles: what a
+ * hardirq runtime prints is deferred (core/output.c).
+ */
 static int vterm_call(struct notifier_block *block, unsigned long code, void *info)
 {
 	struct event event = { .event = code, .vt = info };

@@ -177,6 +177,31 @@ def test_what_a_terminal_is_told_to_write(machine: Machine, script: Script) -> N
     machine.succeed("lunatik stop script")
 
 
+@pytest.mark.machine(cpus=2, cmdline=("console=tty0", "console=ttyS0"))
+def test_who_prints_does_not_wait_for_a_console_that_waits_for_them(
+    machine: Machine, script: Script
+) -> None:
+    """A terminal that shows the log tells of each character, interrupts off."""
+    machine.succeed("echo 100 > /sys/module/lunatik/parameters/interrupt_share")
+    script(
+        """
+        local told = 0
+        require("notifier").vterm(function() told = told + 1 end)
+        require("probe").new("__x64_sys_getpgid", {pre = function() print("here", told) end})
+        """,
+        context="hardirq",
+    )
+    hits = "import os, time\nfor n in range(100): os.getpgid(0); time.sleep(0.01)"
+    machine.succeed(
+        "(while :; do echo a line > /dev/kmsg; done) > /dev/null 2>&1 & writer=$!; "
+        f"python3 -c '{hits}'; kill $writer",
+        timeout=60,
+    )
+    said = machine.succeed("dmesg | sed -n 's/.*script: here\\t//p' | tail -n 1")
+    assert int(said) > 0, "the terminal did show the log"
+    machine.succeed("lunatik stop script")
+
+
 def test_keys_are_told(machine: Machine, script: Script) -> None:
     script(
         """
