@@ -7,6 +7,9 @@
  * only, so a hit with interrupts off is left out, and counted as missed. What
  * hits through a breakpoint and not through the function tracer's call at the
  * start of a function looks like an NMI to the core, which refuses it.
+ *
+ * For the same reason nothing here prints to a console on the spot: the lock
+ * may be that of the console's own driver (lunatik_printk_deferred()).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -14,6 +17,9 @@
 #include <linux/kallsyms.h>
 #include <linux/printk.h>
 #include <linux/ptrace.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
+#include <linux/stacktrace.h>
 #include <linux/workqueue.h>
 
 #include "lunatik.h"
@@ -43,12 +49,40 @@ struct request {
 
 /* What a backtrace costs, in instructions, where there is no slow console. */
 #define PROBE_DUMP_COST		5000
+#define PROBE_DUMP_DEPTH	64
 
+#ifdef CONFIG_STACKTRACE
+/* Innermost first. @entries: room for PROBE_DUMP_DEPTH */
+static void dump_trace(unsigned long *entries)
+{
+	unsigned int count = stack_trace_save(entries, PROBE_DUMP_DEPTH, 0);
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		lunatik_printk_deferred(KERN_INFO " %pS\n", (void *)entries[i]);
+}
+#else
+static void dump_trace(unsigned long *entries)
+{
+	lunatik_printk_deferred(KERN_INFO " (none: CONFIG_STACKTRACE is not set)\n");
+}
+#endif
+
+/* As dump_stack() does, which prints at once. */
 static int dump(lua_State *L)
 {
+	unsigned long *entries;
+
 	lunatik_charge(L, PROBE_DUMP_COST);
-	if (lunatik_mayprint(L))
-		dump_stack();
+	if (!lunatik_mayprint(L))
+		return 0;
+	/* Not on the stack, of which a hit may have little left. */
+	entries = lua_newuserdatauv(L, PROBE_DUMP_DEPTH * sizeof(*entries), 0);
+	lunatik_printk_deferred(KERN_INFO pr_fmt("%s: CPU: %d PID: %d Comm: %s\n"),
+				lunatik_name(lunatik_toruntime(L)), raw_smp_processor_id(),
+				task_pid_nr(current), current->comm);
+	lunatik_printk_deferred(KERN_INFO "Call Trace:\n");
+	dump_trace(entries);
 	return 0;
 }
 
@@ -81,11 +115,12 @@ static void probe_hit(struct kprobe *kprobe, struct pt_regs *regs, bool post)
 		lunatik_run(probe->hook.runtime, call_handler, &request);
 		return;
 	}
-	if (!READ_ONCE(probe->warned)) {
-		WRITE_ONCE(probe->warned, true);
-		pr_warn("%s: hits of %pS with interrupts off are left out\n",
-			lunatik_name(probe->hook.runtime), kprobe->addr);
-	}
+	if (READ_ONCE(probe->warned))
+		return;
+	WRITE_ONCE(probe->warned, true);
+	lunatik_printk_deferred(KERN_WARNING
+				pr_fmt("%s: hits of %pS with interrupts off are left out\n"),
+				lunatik_name(probe->hook.runtime), kprobe->addr);
 }
 
 /* Wherever the kernel is: preemption off, any of its locks held. */

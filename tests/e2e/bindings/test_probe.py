@@ -154,6 +154,25 @@ def test_in_the_middle_of_the_scripts_own_entry(machine: Machine, script: Script
     machine.succeed("lunatik stop script")
 
 
+def test_a_hit_under_the_lock_of_the_console(machine: Machine, script: Script) -> None:
+    """Who starts to send holds the port's, and whoever prints at once wants it again."""
+    script('require("probe").new("serial8250_start_tx", {pre = function() end})', context="hardirq")
+    machine.execute("echo > /dev/console", timeout=20)
+    said = "script: hits of serial8250_start_tx"
+    machine.wait_until_succeeds(f"dmesg | grep '{said}.* with interrupts off are left out'")
+    machine.succeed("sleep 0.5")
+    assert said in machine.kernel_log(), "it has come to the console, too"
+    machine.succeed("lunatik stop script")
+
+
+def test_a_backtrace_tells_who_called(machine: Machine, script: Script) -> None:
+    script(COUNT % (f'"{SYSCALL}"', "dump()"), context="hardirq")
+    machine.succeed(CALL)
+    said = machine.succeed("dmesg | grep -A 64 'Call Trace:'")
+    assert "do_syscall_64+" in said
+    assert "Comm: python3" in machine.succeed("dmesg | grep 'script: CPU: '")
+
+
 def test_backtraces_are_paid_for(machine: Machine, script: Script) -> None:
     script(COUNT % (f'"{SYSCALL}"', "for i = 1, 1200 do dump() end"), context="hardirq")
     machine.succeed(CALL)
