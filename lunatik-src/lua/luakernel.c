@@ -20,6 +20,7 @@
 #include "lauxlib.h"
 #include "lualib.h"
 #include "lstate.h"
+#include "lunatik.h"
 #include "lunatik_vm.h"
 
 static unsigned long hashseed;
@@ -119,6 +120,16 @@ static int print(lua_State *L)
 	return 0;
 }
 
+/* It does not know whose warning it is, nor where that runs: deferred. */
+static void warn_whole(const char *warning)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+
+	if (__ratelimit(&limit))
+		lunatik_printk_deferred(KERN_WARNING "lunatik: warning: %s\n", warning);
+}
+
 /* warn(...), and errors in finalizers. The message comes in pieces. */
 static void warn_piece(void *data, const char *piece, int continues)
 {
@@ -137,7 +148,7 @@ static void warn_piece(void *data, const char *piece, int continues)
 	if (continues)
 		return;
 	if (!vm->silent)
-		pr_warn_ratelimited("lunatik: warning: %s\n", vm->warning);
+		warn_whole(vm->warning);
 	*vm->warning = '\0';
 }
 
