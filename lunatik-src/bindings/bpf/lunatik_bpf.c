@@ -146,7 +146,7 @@ static int map_open(lua_State *L)
 	struct bpf_map *found;
 	struct map *map;
 
-	lunatik_checksleep(L, "opening a map");
+	lunatik_checkwait(L, "opening a map");
 	map = lunatik_new(L, kind->class, sizeof(*map));
 	lunatik_try(L, map_get_pinned(path, &found));
 	map->map = found;
@@ -327,7 +327,7 @@ static int table_delete(lua_State *L)
 /*
  * map:next([key]) -> the key after it, the first one, or nil. Programs have no
  * such helper, as it may look at every bucket; so not where it would hold up
- * packets.
+ * packets or whoever waits for the RTNL.
  */
 static int table_next(lua_State *L)
 {
@@ -337,7 +337,7 @@ static int table_next(lua_State *L)
 	u32 index;
 	int ret;
 
-	lunatik_checksleep(L, "map:next");
+	lunatik_checkwait(L, "map:next");
 	if (!lua_isnoneornil(L, 2))
 		key = map_checkkey(L, 2, map, &index);
 	map_room_init(L, &room, map->key_size);

@@ -175,19 +175,25 @@ static int linux_tracing(lua_State *L)
 #endif
 }
 
-/* The address of a function of the kernel's; nil if there is none */
+/*
+ * The address of a function of the kernel's; nil if there is none. All symbols
+ * may be looked at, and taking the kprobe out waits for RCU.
+ */
 static int linux_lookup(lua_State *L)
 {
 #ifdef CONFIG_KPROBES
 	struct kprobe probe = { .symbol_name = luaL_checkstring(L, 1) };
+	bool found;
 
-	lunatik_checksleep(L, "linux.lookup");
-	if (register_kprobe(&probe)) {
+	lunatik_checkwait(L, "linux.lookup");
+	found = !register_kprobe(&probe);
+	if (found)
+		unregister_kprobe(&probe);
+	lunatik_slept(L);
+	if (found)
+		lua_pushlightuserdata(L, probe.addr);
+	else
 		lua_pushnil(L);
-		return 1;
-	}
-	unregister_kprobe(&probe);
-	lua_pushlightuserdata(L, probe.addr);
 	return 1;
 #else
 	return lunatik_throw(L, EOPNOTSUPP);

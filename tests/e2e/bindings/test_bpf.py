@@ -143,6 +143,24 @@ def test_program_is_no_map(maps: Machine, check: Callable[[str], str]) -> None:
     check('raises("EINVAL", require("bpf").hash, "/sys/fs/bpf/program")')
 
 
+def test_neither_opened_nor_walked_where_all_the_kernel_waits(
+    maps: Machine, script: Callable[..., None]
+) -> None:
+    script("""
+        local bpf = require("bpf")
+        local array = bpf.array("/sys/fs/bpf/array")
+        require("notifier").netdevice(function(event, name)
+            if name == "dummy7" then
+                raises("not where all the kernel waits", bpf.array, "/sys/fs/bpf/array")
+                raises("not where all the kernel waits", array.next, array)
+                assert(array:update(3, "refused!"))
+            end
+        end)
+    """)
+    maps.succeed("ip link add dummy7 type dummy")
+    assert elements(maps, "array")[b"\3\0\0\0"] == b"refused!"
+
+
 @pytest.mark.parametrize("context", ["softirq", "hardirq"])
 def test_shared_between_contexts(
     maps: Machine, check: Callable[[str], str], other: Callable[[str], None], context: str

@@ -104,6 +104,23 @@ def test_errname_lookup_and_tracing(check: Check) -> None:
     )
 
 
+def test_no_symbol_is_looked_up_where_all_the_kernel_waits(
+    machine: Machine, script: Callable[..., None]
+) -> None:
+    script(
+        """
+        local linux = require("linux")
+        require("notifier").netdevice(function(event, name)
+            if name == "dummy7" then
+                raises("not where all the kernel waits", linux.lookup, "vfs_read")
+                print("refused")
+            end
+        end)
+        """
+    )
+    machine.succeed("ip link add dummy7 type dummy", "dmesg | grep 'script: refused'")
+
+
 def test_waiting_in_the_kernel_does_not_hold_up_the_machine(machine: Machine) -> None:
     machine.succeed("(lunatik -e 'require([[linux]]).schedule(600000)' &) >/dev/null 2>&1")
     assert machine.lua("return 1", timeout=60) == "1"
