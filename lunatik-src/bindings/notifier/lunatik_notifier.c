@@ -29,6 +29,12 @@
 #define NOTIFIER_REPLAY_MAX	4096
 #define NOTIFIER_LATE_MAX	64
 
+/*
+ * Of a runtime, those that are not closed. While it is busy each of them holds
+ * up an event for as long as lunatik_run_hurried() waits.
+ */
+#define NOTIFIER_MAX		16
+
 struct notifier;
 
 /**
@@ -79,6 +85,9 @@ struct notifier {
 struct handle {
 	struct notifier *notifier;	/* its hook is counted */
 };
+
+/* Where the registry says how many there are; guarded by the runtime's lock. */
+static char count_key;
 
 /* ---- calling a script --------------------------------------------------- */
 
@@ -269,17 +278,18 @@ static int netdevice_call(struct notifier_block *block, unsigned long code, void
 	return ret < 0 ? NOTIFY_DONE : allowed(code, ret);
 }
 
-/* Tell what was kept; in the C function that the script called. */
-static void replay(lua_State *L, struct notifier *notifier)
+/* Tell what was kept, called by the C function that the script called. */
+static int replay(lua_State *L)
 {
 	struct request request = {
-		.notifier = notifier,
+		.notifier = lua_touserdata(L, 1),
 		.push = push_device,
 	};
 	struct event event;
 
-	while (take(notifier, &event))
+	while (take(request.notifier, &event))
 		ask(L, &request, &event);
+	return 0;
 }
 
 static const struct notifier_kind netdevice_kind = {
@@ -401,16 +411,40 @@ static void handle_release(void *private)
 		lunatik_hook_put(&handle->notifier->hook);
 }
 
+static lua_Integer get_count(lua_State *L)
+{
+	lua_Integer count;
+
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &count_key);
+	count = lua_tointeger(L, -1);
+	lua_pop(L, 1);
+	return count;
+}
+
+/* Takes memory, and may fail, the first time only. */
+static void set_count(lua_State *L, lua_Integer count)
+{
+	lua_pushinteger(L, count);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &count_key);
+}
+
+/* In an entry, the runtime's lock held. From here on no callback comes. */
+static void notifier_close(lua_State *L, struct notifier *notifier)
+{
+	if (notifier->closed)
+		return;
+	WRITE_ONCE(notifier->closed, true);
+	lunatik_hook_cancel(&notifier->hook);
+	set_count(L, get_count(L) - 1);
+	lunatik_unref(L, notifier->callback);
+}
+
 static void handle_stop(lua_State *L, void *private)
 {
 	struct handle *handle = private;
-	struct notifier *notifier = handle->notifier;
 
-	if (!notifier || notifier->closed)
-		return;
-	WRITE_ONCE(notifier->closed, true);
-	lunatik_unref(L, notifier->callback);
-	lunatik_hook_cancel(&notifier->hook);
+	if (handle->notifier)
+		notifier_close(L, handle->notifier);
 }
 
 /* Single: it drops a reference of its runtime's. */
@@ -433,6 +467,9 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	if (!lunatik_has_files())
 		lunatik_throw(L, ESRCH);
+	if (get_count(L) >= NOTIFIER_MAX)
+		luaL_error(L, "%s: a runtime has %d notifiers at most", kind->name, NOTIFIER_MAX);
+	set_count(L, get_count(L));
 	handle = lunatik_new(L, &handle_class, sizeof(*handle));
 	callback = lunatik_ref(L, 1);
 
@@ -449,20 +486,30 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	ret = kind->enter(&notifier->block);
 	if (ret) {
 		lunatik_hook_abort(&notifier->hook);
+		lunatik_unref(L, callback);
 		lunatik_throw(L, ret);
 	}
 	WRITE_ONCE(notifier->replaying, false);
 	lunatik_hook_get(&notifier->hook);
 	handle->notifier = notifier;
+	set_count(L, get_count(L) + 1);
 	return notifier;
 }
 
 static int notifier_netdevice(lua_State *L)
 {
+	struct notifier *notifier;
+
 	if (READ_ONCE(rtnl_task) == current)
 		return luaL_error(L, "notifier.netdevice: not in the callback of another one");
-	replay(L, notifier_new(L, &netdevice_kind));
-	return 1;
+	notifier = notifier_new(L, &netdevice_kind);
+	lua_pushcfunction(L, replay);
+	lua_pushlightuserdata(L, notifier);
+	if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+		return 1;
+	/* The script gets no object that it could stop. */
+	notifier_close(L, notifier);
+	return lua_error(L);
 }
 
 static int notifier_keyboard(lua_State *L)

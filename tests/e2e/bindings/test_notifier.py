@@ -140,6 +140,41 @@ def test_a_runtime_that_broke_its_cap_holds_up_nobody(machine: Machine, script: 
     machine.succeed("lunatik list | grep broken", "lunatik stop script")
 
 
+def test_a_runtime_has_so_many_and_no_more(script: Script) -> None:
+    script(
+        """
+        local notifier = require("notifier")
+        local watches = {}
+        local function add() watches[#watches + 1] = notifier.netdevice(function() end) end
+        for i = 1, 16 do add() end
+        raises("16 notifiers at most", add)
+        for i = 1, 40 do
+            local watch = table.remove(watches, 3)
+            watch:stop() watch:stop()
+            add()
+            raises("16 notifiers at most", add)
+        end
+        """
+    )
+
+
+def test_an_error_in_the_replay_leaves_no_notifier(machine: Machine, script: Script) -> None:
+    script(
+        """
+        local notifier = require("notifier")
+        local function tell(event, name)
+            print("saw", event, name)
+            error("rotten")
+        end
+        for i = 1, 40 do raises("rotten", notifier.netdevice, tell) end
+        """
+    )
+    before = len(seen(machine))
+    assert before == 40
+    machine.succeed("ip link add dummy7 type dummy", "ip link del dummy7")
+    assert len(seen(machine)) == before
+
+
 @pytest.mark.parametrize(
     ("call", "context"),
     [("netdevice", "hardirq"), ("keyboard", "process"), ("vterm", "process"), ("vterm", "softirq")],
