@@ -385,6 +385,7 @@ static int device_new(lua_State *L)
 	ret = device_register_named(device);
 	if (ret) {
 		lunatik_hook_abort(&device->hook);
+		lunatik_unref(L, checked.driver);
 		return lunatik_throw(L, ret);
 	}
 	lunatik_hook_get(&device->hook);

@@ -278,6 +278,8 @@ static int probe_new(lua_State *L)
 
 	ret = register_kprobe(&probe->kprobe);
 	if (ret) {
+		lunatik_unref(L, probe->pre);
+		lunatik_unref(L, probe->post);
 		lunatik_hook_abort(&probe->hook);
 		return lunatik_throw(L, ret);
 	}

@@ -15,6 +15,27 @@ def test_names_that_no_file_could_have_are_refused(machine: Machine, name: str) 
         machine.lua(f'require("device").new{{name = "{name}"}}')
 
 
+def test_what_is_refused_is_forgotten(machine: Machine) -> None:
+    machine.lua(
+        """
+        local device = require("device")
+        local one = device.new{name = "once"}
+        local kept = setmetatable({}, {__mode = "k"})
+        local function try()
+            local again = {name = "once"}
+            kept[again] = true
+            local ok, why = pcall(device.new, again)
+            assert(not ok and tostring(why):find("EEXIST"), why)
+        end
+        try()
+        collectgarbage()
+        collectgarbage()
+        assert(next(kept) == nil)
+        one:stop()
+        """
+    )
+
+
 def test_a_reader_does_not_choose_what_is_loaded(machine: Machine) -> None:
     """A callback may load a script first: not one that its caller has put in the place."""
     machine.succeed("mkdir /tmp/theirs")

@@ -121,6 +121,25 @@ def test_what_cannot_be_probed(script: Script, target: str, message: str) -> Non
         script(f'require("probe").new({target}, {{pre = print}})', context="hardirq")
 
 
+def test_what_cannot_be_probed_is_forgotten(script: Script) -> None:
+    script(
+        """
+        local probe = require("probe")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function try()
+            local handlers = {pre = function() return kept end, post = function() return kept end}
+            kept[handlers.pre], kept[handlers.post] = true, true
+            raises("ENOENT", probe.new, "no_such_function_anywhere", handlers)
+        end
+        try()
+        collectgarbage()
+        collectgarbage()
+        assert(next(kept) == nil)
+        """,
+        context="hardirq",
+    )
+
+
 @pytest.mark.parametrize("context", ["process", "softirq"])
 def test_refused_where_it_could_not_run(script: Script, context: str) -> None:
     with pytest.raises(CommandFailed, match="not available in a"):
