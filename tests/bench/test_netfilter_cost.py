@@ -97,6 +97,10 @@ def test_filters(machine: Machine) -> None:
     costs["SNI filter, other traffic"] = bench.of_script(example("sni_block"), DATAGRAM)
     costs["SNI filter, a TLS segment"] = bench.of_script(example("sni_block"), SEGMENT)
     assert bench.cost(DATAGRAM) == pytest.approx(costs["no hook"], abs=5), "all are gone"
+    # The last: its table stays, and each packet goes through that.
+    costs["iptables-legacy, one byte"] = bench.of_rules(
+        ("iptables-legacy -A FORWARD -p 99 -j DROP",), "iptables-legacy -F", DATAGRAM
+    )
 
     print("\nbench packet, instructions: total, over no hook", file=sys.stderr)
     for name, cost in costs.items():
