@@ -199,7 +199,6 @@ def remove_caps(tree: Path) -> None:
         ("core/memory.c", "if (nsize > osize && !fits(runtime, nsize - osize))", "if (0)"),
         ("core/memory.c", "\truntime->memory += nsize - osize;\n", ""),
         ("core/memory.c", "\t\truntime->memory -= osize;\n", ""),
-        ("core/memory.c", "\t\truntime->memory -= osize - nsize;\n", ""),
     ):
         file = tree / name
         text = file.read_text()
