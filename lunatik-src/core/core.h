@@ -102,7 +102,7 @@ struct lunatik_runtime {
 	struct list_head pins;		/* modules that it has seen */
 
 	int owner_cpu;		/* interrupt: the CPU that is inside, or -1 */
-	atomic64_t objects;	/* bytes of lunatik_alloc() and objects */
+	atomic64_t objects;	/* bytes of lunatik_alloc(), objects and, until it stops, this */
 	atomic64_t peak;	/* most bytes ever in use, memory and objects */
 
 	raw_spinlock_t state_lock;	/* guards the next; innermost; IRQs off */
@@ -129,6 +129,7 @@ struct lunatik_runtime {
 	struct ratelimit_state log_limit;
 	struct ratelimit_state print_limit;
 	struct list_head node;	/* lunatik_runtimes, by lunatik_runtimes_lock */
+	atomic_t counted;	/* 1: against max_runtimes. Who makes it 0 uncounts it */
 };
 
 extern struct list_head lunatik_runtimes;
@@ -190,6 +191,7 @@ int lunatik_arm(struct lunatik_runtime *runtime);
 void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter);
 void lunatik_break(struct lunatik_runtime *runtime, const char *reason);
 void lunatik_abandon(struct lunatik_runtime *runtime);
+void lunatik_uncount(struct lunatik_runtime *runtime);
 
 /* hook.c */
 void lunatik_hooks_stop(struct lunatik_runtime *runtime);

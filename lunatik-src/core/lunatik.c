@@ -5,26 +5,31 @@
 #include <linux/cpumask.h>
 #include <linux/err.h>
 #include <linux/export.h>
+#include <linux/jiffies.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
 #include "core.h"
 
 #define LUNATIK_VALUES	16	/* arguments or results of rt:resume() */
+#define LUNATIK_ROOM	(HZ / 10)	/* how long to wait for max_runtimes to let one in */
 
 /* The object of a runtime: its references keep it going. */
 struct holder {
 	struct lunatik_runtime *runtime;	/* counted */
+	struct lunatik_runtime *payer;	/* of its memory; has this object, lives as long */
 };
 
 static void holder_release(void *private)
 {
 	struct holder *holder = private;
 
-	if (!holder->runtime)
-		return;
-	lunatik_stop(holder->runtime);
-	lunatik_put(holder->runtime);
+	if (holder->runtime) {
+		lunatik_stop(holder->runtime);
+		lunatik_put(holder->runtime);
+	}
+	lunatik_unaccount(holder->payer, sizeof(*holder->runtime));
 }
 
 static void holder_stop(lua_State *L, void *private)
@@ -303,6 +308,50 @@ static void take_caps(lua_State *L, int arg, enum lunatik_context context,
 	*cpu = lunatik_optfieldrange(L, arg, "cpu", *cpu, -1, nr_cpu_ids - 1);
 }
 
+/* Its memory stays as long as the object does, stopped or not. */
+static struct holder *new_holder(lua_State *L)
+{
+	struct holder *holder = lunatik_new(L, &lunatik_runtime_class, sizeof(*holder));
+	struct lunatik_runtime *payer = lunatik_toruntime(L);
+
+	if (!lunatik_account(payer, sizeof(*holder->runtime))) {
+		lua_gc(L, LUA_GCCOLLECT);
+		if (!lunatik_account(payer, sizeof(*holder->runtime)))
+			luaL_error(L, "not enough memory");
+	}
+	holder->payer = payer;
+	return holder;
+}
+
+/*
+ * Some of what a runtime had goes a little after its stop, by works: who makes
+ * one after another must not fail by that. Nor wait long for what may never go.
+ */
+static struct lunatik_runtime *create(lua_State *L, const char *name,
+				      enum lunatik_context context, int cpu,
+				      const struct lunatik_caps *caps)
+{
+	unsigned long limit = jiffies + LUNATIK_ROOM;
+	struct lunatik_runtime *runtime;
+
+	for (;;) {
+		runtime = lunatik_create(name, context, cpu, caps);
+		if (runtime != ERR_PTR(-ENFILE) || lunatik_hurried(L) ||
+		    time_after(jiffies, limit) || signal_pending(current))
+			return runtime;
+		schedule_timeout_interruptible(1);
+	}
+}
+
+static int create_failed(lua_State *L, int err)
+{
+	lunatik_slept(L);
+	if (err != -ENFILE)
+		return lunatik_throw(L, err);
+	return luaL_error(L,
+			  "ENFILE: too many runtimes (max_runtimes): one that was stopped counts until nobody holds what it made, as lunatik._ENV may");
+}
+
 static int new_runtime(lua_State *L)
 {
 	static const char * const names[] = { "process", "softirq", "hardirq", NULL };
@@ -331,11 +380,11 @@ static int new_runtime(lua_State *L)
 
 	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
 	transfer->payer = lunatik_toruntime(L);
-	holder = lunatik_new(L, &lunatik_runtime_class, sizeof(*holder));
+	holder = new_holder(L);
 
-	runtime = lunatik_create(name, context, cpu, &caps);
+	runtime = create(L, name, context, cpu, &caps);
 	if (IS_ERR(runtime))
-		return lunatik_throw(L, PTR_ERR(runtime));
+		return create_failed(L, PTR_ERR(runtime));
 	holder->runtime = runtime;
 
 	ret = lunatik_load(runtime, &error, lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_PATIENT);

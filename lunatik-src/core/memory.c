@@ -111,8 +111,8 @@ EXPORT_SYMBOL_GPL(lunatik_account);
 
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 {
-	if (runtime)
-		atomic64_sub(size, &runtime->objects);
+	if (runtime && atomic64_sub_and_test(size, &runtime->objects))
+		lunatik_uncount(runtime);
 }
 EXPORT_SYMBOL_GPL(lunatik_unaccount);
 

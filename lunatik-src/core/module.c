@@ -40,7 +40,7 @@ MODULE_PARM_DESC(interrupt_share,
 
 static uint max_runtimes = 256;
 module_param(max_runtimes, uint, 0644);
-MODULE_PARM_DESC(max_runtimes, "runtimes that may exist (default 256)");
+MODULE_PARM_DESC(max_runtimes, "runtimes that may exist or have left something (default 256)");
 
 struct workqueue_struct *lunatik_workqueue;
 u32 lunatik_tick_mult;

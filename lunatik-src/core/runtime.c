@@ -30,8 +30,10 @@
 #define LUNATIK_WAIT_CALLBACK	(HZ / 10)
 
 LIST_HEAD(lunatik_runtimes);
-DEFINE_MUTEX(lunatik_runtimes_lock);	/* guards lunatik_runtimes and its number */
-static unsigned int runtimes;
+DEFINE_MUTEX(lunatik_runtimes_lock);	/* guards lunatik_runtimes */
+
+/* Those that count against max_runtimes; grows under lunatik_runtimes_lock only. */
+static atomic_t runtimes;
 
 enum lunatik_context lunatik_context(const struct lunatik_runtime *runtime)
 {
@@ -79,6 +81,43 @@ bool lunatik_stopping(lua_State *L)
 	return READ_ONCE(lunatik_toruntime(L)->stop_requested);
 }
 EXPORT_SYMBOL_GPL(lunatik_stopping);
+
+/*
+ * A runtime counts from its start until nothing is on its account any more: what
+ * it has made and others hold, in lunatik._ENV for one, outlives its stop, and
+ * max_runtimes times the memory of each is all that scripts can hold. Until it
+ * stops its own struct is on the account, so the account is empty once only.
+ */
+static int enlist(struct lunatik_runtime *runtime)
+{
+	int ret = -ENFILE;
+
+	mutex_lock(&lunatik_runtimes_lock);
+	if (atomic_read(&runtimes) < lunatik_max_runtimes()) {
+		atomic_inc(&runtimes);
+		atomic_set(&runtime->counted, 1);
+		atomic64_set(&runtime->objects, sizeof(*runtime));
+		list_add_tail(&runtime->node, &lunatik_runtimes);
+		ret = 0;
+	}
+	mutex_unlock(&lunatik_runtimes_lock);
+	return ret;
+}
+
+static void delist(struct lunatik_runtime *runtime)
+{
+	mutex_lock(&lunatik_runtimes_lock);
+	list_del_init(&runtime->node);
+	mutex_unlock(&lunatik_runtimes_lock);
+	lunatik_unaccount(runtime, sizeof(*runtime));
+}
+
+/* The account is empty. Context: any, whatever is held. */
+void lunatik_uncount(struct lunatik_runtime *runtime)
+{
+	if (atomic_xchg(&runtime->counted, 0))
+		atomic_dec(&runtimes);
+}
 
 static lua_State *take_state(struct lunatik_runtime *runtime)
 {
@@ -175,10 +214,7 @@ static void stop_work(struct work_struct *work)
 		lunatik_put(runtime);
 	lunatik_unpin_all(runtime);
 
-	mutex_lock(&lunatik_runtimes_lock);
-	list_del_init(&runtime->node);
-	runtimes--;
-	mutex_unlock(&lunatik_runtimes_lock);
+	delist(runtime);
 
 	raw_spin_lock_irqsave(&runtime->state_lock, flags);
 	WRITE_ONCE(runtime->state, LUNATIK_STOPPED);
@@ -283,21 +319,6 @@ static int open_libraries(lua_State *L, void *arg)
 	return 0;
 }
 
-static int enlist(struct lunatik_runtime *runtime)
-{
-	int ret = 0;
-
-	mutex_lock(&lunatik_runtimes_lock);
-	if (runtimes < lunatik_max_runtimes()) {
-		runtimes++;
-		list_add_tail(&runtime->node, &lunatik_runtimes);
-	} else {
-		ret = -ENFILE;
-	}
-	mutex_unlock(&lunatik_runtimes_lock);
-	return ret;
-}
-
 /**
  * lunatik_create() - make a runtime, with libraries and without a script
  * @name: as lunatik_name()
@@ -376,10 +397,7 @@ close:
 	lua_close(take_state(runtime));
 	lunatik_unpin_all(runtime);
 delist:
-	mutex_lock(&lunatik_runtimes_lock);
-	list_del_init(&runtime->node);
-	runtimes--;
-	mutex_unlock(&lunatik_runtimes_lock);
+	delist(runtime);
 	complete_all(&runtime->stopped);
 put:
 	lunatik_put(runtime);

@@ -302,3 +302,62 @@ def test_two_that_wait_for_each_others_end(machine: Machine) -> None:
     machine.succeed("lunatik -e 'require(\"lunatik\")._ENV.b:stop()'")
     machine.wait_until_succeeds(f"! {listed}")
     machine.succeed("lunatik stop both")
+
+
+#: Fewer than there are by default: they need not be made first.
+FEW = "echo 12 > /sys/module/lunatik/parameters/max_runtimes"
+
+
+@pytest.mark.fresh
+def test_what_stopped_runtimes_left_counts(machine: Machine) -> None:
+    """Each holds up to its cap, in a table that outlives it: a loop would take all memory."""
+    machine.copy_to(
+        b"""
+        local env = require("lunatik")._ENV
+        local number = (env.number or 0) + 1
+        env.number = number
+        env["left" .. number] = require("data").new(1000)
+        """,
+        "/lib/modules/lua/filler.lua",
+    )
+    machine.succeed(FEW)
+    fill = """
+        local lunatik = require("lunatik")
+        for number = 1, 40 do
+            local ok, filler = pcall(lunatik.runtime, "filler")
+            if not ok then
+                assert(filler:find("ENFILE: too many runtimes", 1, true), filler)
+                return number
+            end
+            filler:stop()
+        end
+    """
+    assert 8 < int(machine.lua(fill)) < 16
+    assert machine.succeed("lunatik list") == ""
+    machine.lua(ENV + 'for number = 1, 40 do env["left" .. number] = nil end')
+    assert 8 < int(machine.lua(fill)) < 16
+
+
+@pytest.mark.fresh
+@pytest.mark.parametrize("context", ["process", "softirq"])
+def test_stopped_runtimes_that_left_nothing_do_not_count(machine: Machine, context: str) -> None:
+    """Though what they had goes a little later, and their objects may still be there."""
+    machine.copy_to(
+        b"""
+        local table = require("rcu").table()
+        for number = 1, 100 do table["key" .. number] = require("data").new(8) end
+        return function() return table end
+        """,
+        "/lib/modules/lua/tidy.lua",
+    )
+    machine.succeed(FEW)
+    machine.lua(
+        f"""
+        local kept = {{}}
+        for number = 1, 100 do
+            kept[number] = require("lunatik").runtime("tidy", "{context}")
+            kept[number]:stop()
+        end
+        """,
+        timeout=60,
+    )
