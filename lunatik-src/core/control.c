@@ -60,10 +60,9 @@ static int provide_runtime(struct control *control)
 	drop_runtime(control);
 
 	lunatik_default_caps(LUNATIK_PROCESS, &caps);
-	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps);
+	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps, true);
 	if (IS_ERR(runtime))
 		return PTR_ERR(runtime);
-	runtime->session = true;
 	ret = lunatik_arm(runtime);
 	control->runtime = runtime;
 	return ret;

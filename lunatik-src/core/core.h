@@ -184,7 +184,7 @@ extern u32 lunatik_tick_mult;
 
 /* runtime.c */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
-				       int cpu, const struct lunatik_caps *caps);
+				       int cpu, const struct lunatik_caps *caps, bool session);
 int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error,
 		 enum lunatik_pace pace);
 int lunatik_arm(struct lunatik_runtime *runtime);

@@ -335,7 +335,7 @@ static struct lunatik_runtime *create(lua_State *L, const char *name,
 	struct lunatik_runtime *runtime;
 
 	for (;;) {
-		runtime = lunatik_create(name, context, cpu, caps);
+		runtime = lunatik_create(name, context, cpu, caps, false);
 		if (runtime != ERR_PTR(-ENFILE) || lunatik_hurried(L) ||
 		    time_after(jiffies, limit) || signal_pending(current))
 			return runtime;
@@ -413,6 +413,7 @@ struct status {
 	const char *context;
 	const char *state;
 	struct lunatik_caps caps;
+	bool session;
 	u64 memory, peak, instructions, entries, errors, throttled, time;
 };
 
@@ -447,6 +448,7 @@ static bool take_status(int n, struct status *status)
 	if (!runtime)
 		return false;
 	strscpy(status->name, runtime->name, sizeof(status->name));
+	status->session = runtime->session;
 	raw_spin_lock_irq(&runtime->state_lock);
 	status->state = states[runtime->state];
 	strscpy(status->reason, runtime->reason, sizeof(status->reason));
@@ -495,6 +497,8 @@ static int list_status(lua_State *L)
 		set_string(L, "state", status->state);
 		set_string(L, "reason", status->reason);
 		set_string(L, "hooks", status->hooks);
+		lua_pushboolean(L, status->session);
+		lua_setfield(L, -2, "session");
 		set_integer(L, "memory", status->memory);
 		set_integer(L, "memory_cap", status->caps.memory);
 		set_integer(L, "peak", status->peak);
@@ -510,30 +514,66 @@ static int list_status(lua_State *L)
 	return 1;
 }
 
-/* stop(name) -> whether there was one, loading ones too, but for the caller's own */
-static int stop_named(lua_State *L)
-{
-	const char *name = luaL_checkstring(L, 1);
-	struct lunatik_runtime *self = lunatik_toruntime(L);
-	struct lunatik_runtime *runtime, *found = NULL;
+/* ---- lunatik.stop() ---- */
 
-	lunatik_checksleep(L, "stop");
+/* Sessions all have one name, and are their users': a script ends none. */
+static bool answers_to(const struct lunatik_runtime *runtime, const char *name,
+		       const struct lunatik_runtime *self)
+{
+	return runtime != self && !runtime->session && !strcmp(runtime->name, name);
+}
+
+/* Nobody is waited for before all of them know. */
+static bool stop_all(const char *name, const struct lunatik_runtime *self)
+{
+	struct lunatik_runtime *runtime;
+	bool found = false;
+
 	mutex_lock(&lunatik_runtimes_lock);
 	list_for_each_entry(runtime, &lunatik_runtimes, node) {
-		if (runtime != self && !strcmp(runtime->name, name)) {
+		if (answers_to(runtime, name, self)) {
+			lunatik_stop(runtime);
+			found = true;
+		}
+	}
+	mutex_unlock(&lunatik_runtimes_lock);
+	return found;
+}
+
+/* With a reference; NULL: none is left. */
+static struct lunatik_runtime *find_stopping(const char *name,
+					     const struct lunatik_runtime *self)
+{
+	struct lunatik_runtime *runtime, *found = NULL;
+
+	mutex_lock(&lunatik_runtimes_lock);
+	list_for_each_entry(runtime, &lunatik_runtimes, node) {
+		if (answers_to(runtime, name, self) && READ_ONCE(runtime->stop_requested)) {
 			found = lunatik_get(runtime);
 			break;
 		}
 	}
 	mutex_unlock(&lunatik_runtimes_lock);
+	return found;
+}
 
-	if (found) {
-		lunatik_stop(found);
-		lunatik_wait_stopped(found, self);
-		lunatik_put(found);
+/* stop(name) -> whether there was one, loading ones too, but for the caller's own */
+static int stop_named(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	struct lunatik_runtime *self = lunatik_toruntime(L);
+	struct lunatik_runtime *runtime;
+	bool found, ended = true;
+
+	lunatik_checksleep(L, "stop");
+	found = stop_all(name, self);
+	while (ended && (runtime = find_stopping(name, self))) {
+		lunatik_wait_stopped(runtime, self);
+		ended = completion_done(&runtime->stopped);
+		lunatik_put(runtime);
 	}
 	lunatik_slept(L);
-	lua_pushboolean(L, !!found);
+	lua_pushboolean(L, found);
 	return 1;
 }
 

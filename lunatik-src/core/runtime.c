@@ -325,6 +325,7 @@ static int open_libraries(lua_State *L, void *arg)
  * @context: where its callbacks will run
  * @cpu: that it serves, or -1
  * @caps: its caps
+ * @session: is it for what somebody types?
  *
  * Process context. It is loading: lunatik_call() in it, then lunatik_arm() or
  * lunatik_abandon(), all from this task.
@@ -332,7 +333,7 @@ static int open_libraries(lua_State *L, void *arg)
  * Return: the runtime, with one reference, or an ERR_PTR().
  */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
-				       int cpu, const struct lunatik_caps *caps)
+				       int cpu, const struct lunatik_caps *caps, bool session)
 {
 	struct lunatik_runtime *runtime = NULL;
 	int ret;
@@ -348,6 +349,7 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	runtime->context = context;
 	runtime->cpu = cpu;
 	runtime->caps = *caps;
+	runtime->session = session;
 	runtime->owner_cpu = -1;
 	runtime->credit = (s64)NSEC_PER_SEC * caps->share / 100;
 	runtime->credited = jiffies;

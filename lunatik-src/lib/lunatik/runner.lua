@@ -106,7 +106,7 @@ function runner.shutdown()
 		end
 	end
 	for _, runtime in ipairs(lunatik.status()) do
-		if runtime.name ~= "lunatik" then
+		if not runtime.session then
 			lunatik.stop(runtime.name)
 		end
 	end

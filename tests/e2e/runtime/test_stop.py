@@ -361,3 +361,34 @@ def test_stopped_runtimes_that_left_nothing_do_not_count(machine: Machine, conte
         """,
         timeout=60,
     )
+
+
+def test_by_name_stops_all_of_that_name(machine: Machine) -> None:
+    machine.copy_to(b"return 1", "/lib/modules/lua/twin.lua")
+    made = """
+        local lunatik = require("lunatik")
+        for number = 1, 5 do lunatik._ENV["twin" .. number] = lunatik.runtime("twin") end
+    """
+    machine.lua(made)
+    assert machine.succeed("lunatik list").count("twin") == 5
+    machine.succeed("lunatik stop twin")
+    assert machine.succeed("lunatik list") == ""
+    machine.fail("lunatik stop twin")
+
+
+def test_no_script_stops_a_session(machine: Machine) -> None:
+    machine.copy_to(
+        b"""
+        local lunatik = require("lunatik")
+        print("stopped one: " .. tostring(lunatik.stop("lunatik")))
+        require("lunatik.runner").shutdown()
+        """,
+        "/lib/modules/lua/hostile.lua",
+    )
+    # Its globals would be gone with it.
+    said = machine.succeed(
+        "exec 3<>/dev/lunatik; echo 'kept = 7' >&3; cat <&3; cat <&3;"
+        "lunatik run hostile 3>&-; echo 'return kept' >&3; cat <&3"
+    )
+    assert said == "7\n"
+    machine.succeed("dmesg | grep 'hostile: stopped one: false'")
