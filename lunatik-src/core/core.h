@@ -135,6 +135,7 @@ struct lunatik_runtime {
 extern struct list_head lunatik_runtimes;
 extern struct mutex lunatik_runtimes_lock;
 extern struct workqueue_struct *lunatik_workqueue;
+extern struct workqueue_struct *lunatik_killqueue;
 
 /* module.c: defaults of the caps */
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);

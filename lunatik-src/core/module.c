@@ -43,6 +43,13 @@ module_param(max_runtimes, uint, 0644);
 MODULE_PARM_DESC(max_runtimes, "runtimes that may exist or have left something (default 256)");
 
 struct workqueue_struct *lunatik_workqueue;
+
+/*
+ * Apart from the other: there all workers may be waiting for scripts that only a
+ * work of this one ends. Its works never wait, and a script that has taken all
+ * memory must not keep them from a worker.
+ */
+struct workqueue_struct *lunatik_killqueue;
 u32 lunatik_tick_mult;
 
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps)
@@ -72,9 +79,12 @@ static int __init lunatik_init(void)
 		return -ENODEV;
 	lunatik_tick_mult = div_u64((u64)USEC_PER_SEC << LUNATIK_TICK_SHIFT, tsc_khz);
 
+	lunatik_killqueue = alloc_workqueue("lunatik_kill", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!lunatik_killqueue)
+		return ret;
 	lunatik_workqueue = alloc_workqueue("lunatik", WQ_UNBOUND, 0);
 	if (!lunatik_workqueue)
-		return ret;
+		goto destroy_kill;
 	ret = lunatik_table_init();
 	if (ret)
 		goto destroy;
@@ -87,6 +97,8 @@ free:
 	lunatik_table_exit();
 destroy:
 	destroy_workqueue(lunatik_workqueue);
+destroy_kill:
+	destroy_workqueue(lunatik_killqueue);
 	return ret;
 }
 
@@ -99,6 +111,7 @@ static void __exit lunatik_exit(void)
 	lunatik_control_exit();
 	lunatik_table_exit();
 	destroy_workqueue(lunatik_workqueue);
+	destroy_workqueue(lunatik_killqueue);
 	rcu_barrier();
 }
 

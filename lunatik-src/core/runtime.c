@@ -205,7 +205,7 @@ static void stop_work(struct work_struct *work)
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 
 	lunatik_interrupt(runtime);
-	queue_delayed_work(lunatik_workqueue, &runtime->kill_work, LUNATIK_GRACE);
+	queue_delayed_work(lunatik_killqueue, &runtime->kill_work, LUNATIK_GRACE);
 	L = detach_state(runtime);
 	cancel_delayed_work_sync(&runtime->kill_work);
 	lunatik_hooks_stop(runtime);

@@ -392,3 +392,37 @@ def test_no_script_stops_a_session(machine: Machine) -> None:
     )
     assert said == "7\n"
     machine.succeed("dmesg | grep 'hostile: stopped one: false'")
+
+
+#: More than a queue of works runs at once (256, on most kernels).
+MANY = 300
+
+
+@pytest.mark.fresh
+@pytest.mark.limit(240)
+def test_more_than_a_work_queue_holds(machine: Machine) -> None:
+    """Each stop waits for a script that nothing but its kill ends."""
+    machine.copy_to(
+        b"""
+        local linux = require("linux")
+        return function() while true do pcall(linux.schedule, 2000) end end
+        """,
+        "/lib/modules/lua/deaf.lua",
+    )
+    machine.succeed(
+        "cd /sys/module/lunatik/parameters; "
+        f"echo {MANY + 20} > max_runtimes; echo {64 << 20} > memory"
+    )
+    machine.lua(
+        f"""
+        local lunatik, thread = require("lunatik"), require("thread")
+        for _ = 1, {MANY} do
+            local deaf = lunatik.runtime("deaf", "process", {{instructions = 1 << 50}})
+            thread.run(deaf, "deaf")
+        end
+        """,
+        timeout=100,
+    )
+    assert machine.succeed("lunatik list").count("deaf") == MANY
+    machine.succeed("lunatik stop deaf", timeout=60)
+    machine.wait_until_succeeds('test -z "$(lunatik list)"', timeout=60)
