@@ -87,15 +87,16 @@ EXPORT_SYMBOL_GPL(lunatik_stopping);
  * it has made and others hold, in lunatik._ENV for one, outlives its stop, and
  * max_runtimes times the memory of each is all that scripts can hold. Until it
  * stops its own struct is on the account, so the account is empty once only.
+ * Sessions do not count: who is to stop what has taken all the room needs one.
  */
 static int enlist(struct lunatik_runtime *runtime)
 {
 	int ret = -ENFILE;
 
 	mutex_lock(&lunatik_runtimes_lock);
-	if (atomic_read(&runtimes) < lunatik_max_runtimes()) {
-		atomic_inc(&runtimes);
-		atomic_set(&runtime->counted, 1);
+	if (runtime->session || atomic_read(&runtimes) < lunatik_max_runtimes()) {
+		atomic_set(&runtime->counted, !runtime->session);
+		atomic_add(!runtime->session, &runtimes);
 		atomic64_set(&runtime->objects, sizeof(*runtime));
 		list_add_tail(&runtime->node, &lunatik_runtimes);
 		ret = 0;

@@ -177,3 +177,30 @@ def test_module_in_use_stays(machine: Machine) -> None:
     machine.succeed("lunatik run hello")
     machine.fail("rmmod lunatik")
     machine.succeed("lunatik stop hello")
+
+
+HOARDER = """
+local lunatik = require("lunatik")
+local kept = {}
+while true do
+	local ok, runtime = pcall(lunatik.runtime, "hello")
+	if not ok then break end
+	kept[#kept + 1] = runtime
+end
+return function() return #kept end
+"""
+
+
+@pytest.mark.fresh
+def test_sessions_find_room_where_scripts_have_taken_all(machine: Machine) -> None:
+    put(machine, "hello", HELLO)
+    put(machine, "hoarder", HOARDER)
+    machine.succeed("echo 8 > /sys/module/lunatik/parameters/max_runtimes", "lunatik run hoarder")
+    assert len(machine.succeed("lunatik list").splitlines()) == 8
+    full = machine.execute("lunatik run hello")
+    assert full.status == 1
+    assert full.stderr.startswith("lunatik: ")
+    assert "ENFILE: too many runtimes" in full.stderr
+    machine.succeed("lunatik stop hoarder")
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+    machine.succeed("lunatik run hello", "lunatik stop hello")
