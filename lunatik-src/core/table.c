@@ -30,7 +30,7 @@ struct entry {
 		struct lunatik_object *object;	/* counted */
 	};
 	struct rcu_head rcu;
-	struct lunatik_runtime *runtime;	/* counted: whose account; or NULL */
+	struct lunatik_runtime *runtime;	/* counted: whose account; NULL: stays for ever */
 	size_t size;
 	size_t length;
 	char key[];
@@ -241,6 +241,7 @@ static int table_newindex(lua_State *L)
 	int type = lua_type(L, 3);
 	struct sought sought;
 	unsigned long flags;
+	bool fixed;
 
 	seek(L, table, &sought);
 	if (type == LUA_TUSERDATA)
@@ -261,7 +262,10 @@ static int table_newindex(lua_State *L)
 
 	spin_lock_irqsave(&table->lock, flags);
 	old = find(table, &sought);
-	if (old && entry)
+	fixed = old && !old->runtime;
+	if (fixed)
+		old = entry;	/* it goes instead */
+	else if (old && entry)
 		hlist_replace_rcu(&old->node, &entry->node);
 	else if (entry)
 		hlist_add_head_rcu(&entry->node, bucket_of(table, sought.hash));
@@ -271,6 +275,8 @@ static int table_newindex(lua_State *L)
 	if (old)
 		entry_put(old);
 	lunatikvm_charge(L, sought.steps);
+	if (fixed)
+		return luaL_error(L, "lunatik._ENV.%s is there to stay", sought.key);
 	return 0;
 }
 

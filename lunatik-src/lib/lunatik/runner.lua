@@ -71,11 +71,12 @@ function runner.spawn(script)
 	return result
 end
 
+-- Any script may have put anything there, which must not be in our way.
 local function stop(table, name)
 	local object = table[name]
 	if object then
 		table[name] = nil
-		object:stop()
+		pcall(function() object:stop() end)
 	end
 	return object ~= nil
 end
@@ -83,12 +84,17 @@ end
 --- Stops a script, all runtimes and the thread of it.
 function runner.stop(script)
 	script = trim(script)
-	local found = stop(env.threads, script)
-	found = stop(env.runtimes, script) or found
+	local names = {script}
 	for cpu = 0, linux.numcpus() - 1 do
-		found = stop(env.runtimes, instance(script, cpu)) or found
+		names[#names + 1] = instance(script, cpu)
 	end
-	return lunatik.stop(script) or found -- it may still be loading
+	local found = stop(env.threads, script)
+	for _, name in ipairs(names) do
+		found = stop(env.runtimes, name) or found
+		-- It may still be loading, and a script may have taken it out of there.
+		found = lunatik.stop(name) or found
+	end
+	return found
 end
 
 --- The names of what runs, as one string.

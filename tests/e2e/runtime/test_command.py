@@ -204,3 +204,32 @@ def test_sessions_find_room_where_scripts_have_taken_all(machine: Machine) -> No
     machine.succeed("lunatik stop hoarder")
     machine.wait_until_succeeds('test -z "$(lunatik list)"')
     machine.succeed("lunatik run hello", "lunatik stop hello")
+
+
+#: What a script may do to lunatik._ENV, where the runner looks for it.
+DEEDS = {
+    "takes-the-table-out": "env.runtimes = nil",
+    "replaces-the-table": 'env.runtimes = require("rcu").table()',
+    "replaces-it-by-a-number": "env.threads = 7",
+    "hides-itself": "env.hidden, env.runtimes.wily = env.runtimes.wily, nil",
+    "is-no-object": "env.runtimes.wily = true",
+    "is-no-thread": 'env.threads.wily = require("fifo").new(8)',
+    "is-anothers-thread": 'env.threads.wily = require("thread").current()',
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+def test_stop_reaches_whatever_a_script_has_done(machine: Machine, deed: str) -> None:
+    script = f"""
+    local env = require("lunatik")._ENV
+    return function() return pcall(function() {deed} end) end
+    """
+    put(machine, "wily", script)
+    put(machine, "hello", HELLO)
+    machine.succeed("lunatik run wily")
+    said = machine.lua('return require("lunatik")._ENV.runtimes.wily:resume()')
+    fixed = deed.startswith(("env.runtimes =", "env.threads ="))
+    assert ("is there to stay" in said) == fixed, said
+    machine.succeed("lunatik stop wily")
+    assert machine.succeed("lunatik list") == ""
+    machine.succeed("lunatik run hello", "lunatik stop hello")
