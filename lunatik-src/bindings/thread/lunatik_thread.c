@@ -17,14 +17,19 @@
 /* What a thread has to end by itself before its runtime is stopped. */
 #define THREAD_GRACE	HZ
 
-/* What the kernel allocates for a thread, on the account of who makes it. */
-#define THREAD_COST	(THREAD_SIZE + sizeof(struct task_struct))
+/*
+ * What the kernel allocates for a thread, on the account of who makes it: the
+ * stack until the function returns, the task as long as somebody refers to it.
+ */
+#define THREAD_STACK	THREAD_SIZE
+#define THREAD_TASK	sizeof(struct task_struct)
+#define THREAD_COST	(THREAD_STACK + THREAD_TASK)
 
 struct thread {
 	struct lunatik_hook hook;	/* of the runtime that runs in it */
 	struct lunatik_object *runtime;	/* counted, until the function returns */
 	struct task_struct *task;	/* counted; NULL: there is none */
-	struct lunatik_runtime *payer;	/* counted, while THREAD_COST is on its account */
+	struct lunatik_runtime *payer;	/* counted: of THREAD_STACK and THREAD_TASK */
 	struct completion ready;	/* all of the above is as it stays */
 	struct completion done;		/* the function has returned */
 	bool stop;			/* asked to */
@@ -39,12 +44,6 @@ static int thread_body(lua_State *L, void *arg)
 	return 0;
 }
 
-static void thread_unaccount(struct thread *thread)
-{
-	lunatik_unaccount(thread->payer, THREAD_COST);
-	lunatik_put(thread->payer);
-}
-
 /* The thread: nothing held. It owns references to runtime, hook and module. */
 static int thread_main(void *data)
 {
@@ -52,7 +51,7 @@ static int thread_main(void *data)
 
 	lunatik_run_alone(thread->hook.runtime, thread_body, NULL);
 	lunatik_object_put(thread->runtime);
-	thread_unaccount(thread);
+	lunatik_unaccount(thread->payer, THREAD_STACK);
 	complete_all(&thread->done);
 	lunatik_hook_cancel(&thread->hook);
 	lunatik_hook_put(&thread->hook);
@@ -86,6 +85,8 @@ static void thread_free(struct lunatik_hook *hook)
 
 	if (thread->task)
 		put_task_struct(thread->task);
+	lunatik_unaccount(thread->payer, THREAD_TASK);
+	lunatik_put(thread->payer);
 	lunatik_free(thread);
 }
 
@@ -100,17 +101,19 @@ static const struct lunatik_hook_ops thread_ops = {
 
 struct thread_object {
 	struct thread *thread;		/* its hook is counted; NULL: not ours */
-	struct task_struct *task;	/* counted */
+	struct task_struct *task;	/* the thread's; counted if that is not ours */
+	struct lunatik_runtime *payer;	/* of such a task; has this object, lives as long */
 };
 
 static void thread_release(void *private)
 {
 	struct thread_object *object = private;
 
-	if (object->task)
-		put_task_struct(object->task);
 	if (object->thread)
 		lunatik_hook_put(&object->thread->hook);
+	else if (object->task)
+		put_task_struct(object->task);
+	lunatik_unaccount(object->payer, THREAD_TASK);
 }
 
 static void thread_stop(lua_State *L, void *private)
@@ -168,10 +171,25 @@ static const struct lunatik_class thread_class = {
 
 /* ---- the library ---- */
 
+/*
+ * Garbage may hold what is wanted, threads that have ended among it; Lua cannot
+ * know of it. Nothing may be held, since whoever collects may be stopped.
+ */
+static void make_room(lua_State *L, size_t size)
+{
+	struct lunatik_runtime *self = lunatik_toruntime(L);
+
+	if (lunatik_account(self, size))
+		lunatik_unaccount(self, size);
+	else
+		lua_gc(L, LUA_GCCOLLECT);
+}
+
 /* run(runtime, name) */
 static int thread_run(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_checkruntime(L, 1);
+	struct lunatik_runtime *self = lunatik_toruntime(L);
 	const char *name = luaL_checkstring(L, 2);
 	struct thread_object *object;
 	struct task_struct *task;
@@ -182,26 +200,27 @@ static int thread_run(lua_State *L)
 		return luaL_error(L, "thread.run: not a process runtime");
 
 	object = lunatik_new(L, &thread_class, sizeof(*object));
+	make_room(L, sizeof(*thread) + THREAD_COST);
 	thread = lunatik_alloc(L, sizeof(*thread));
 	init_completion(&thread->ready);
 	init_completion(&thread->done);
-	if (!lunatik_account(lunatik_toruntime(L), THREAD_COST)) {
+	if (!lunatik_account(self, THREAD_COST)) {
 		lunatik_free(thread);
 		return luaL_error(L, "not enough memory");
 	}
-	thread->payer = lunatik_get(lunatik_toruntime(L));
+	thread->payer = lunatik_get(self);
 
 	ret = lunatik_hook_add_to(runtime, &thread->hook, &thread_ops);
 	if (ret) {
-		thread_unaccount(thread);
-		lunatik_free(thread);
+		lunatik_unaccount(self, THREAD_STACK);
+		thread_free(&thread->hook);
 		return lunatik_throw(L, ret);
 	}
 	/* The runtime's reference stays until "ready"; from then on there is ours. */
 	lunatik_hook_get(&thread->hook);
 	task = kthread_create(thread_main, thread, "%s", name);
 	if (IS_ERR(task)) {
-		thread_unaccount(thread);
+		lunatik_unaccount(self, THREAD_STACK);
 		complete_all(&thread->ready);
 		lunatik_hook_abort(&thread->hook);
 		lunatik_hook_put(&thread->hook);
@@ -212,7 +231,7 @@ static int thread_run(lua_State *L)
 	lunatik_hook_get(&thread->hook);	/* thread_main()'s */
 	__module_get(THIS_MODULE);		/* thread_main()'s */
 
-	object->task = get_task_struct(task);
+	object->task = task;
 	object->thread = thread;		/* with our reference */
 	complete_all(&thread->ready);
 	wake_up_process(task);
@@ -238,13 +257,20 @@ static int thread_shouldstop(lua_State *L)
 static int thread_current(lua_State *L)
 {
 	struct thread_object *object = lunatik_new(L, &thread_class, sizeof(*object));
+	struct lunatik_runtime *self = lunatik_toruntime(L);
 	struct thread *thread = current_thread();
 
-	object->task = get_task_struct(current);
 	if (thread) {
 		lunatik_hook_get(&thread->hook);
 		object->thread = thread;
+		object->task = thread->task;
+		return 1;
 	}
+	make_room(L, THREAD_TASK);
+	if (!lunatik_account(self, THREAD_TASK))
+		return luaL_error(L, "not enough memory");
+	object->payer = self;
+	object->task = get_task_struct(current);
 	return 1;
 }
 

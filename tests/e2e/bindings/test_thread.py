@@ -109,3 +109,53 @@ def test_threads_are_paid_for(machine: Machine) -> None:
     )
     assert 10 < int(made) < 1000
     machine.wait_until_succeeds("! grep -q many /proc/[0-9]*/comm")
+
+
+def test_the_task_of_an_ended_thread_is_paid_for(
+    check: Callable[[str], str], other: Callable[[str], None]
+) -> None:
+    """As long as an object refers to it; so is that of a user's process."""
+    other("return function() end")
+    check(
+        """
+        local thread, lunatik, linux = require("thread"), require("lunatik"), require("linux")
+        local function held()
+            collectgarbage() collectgarbage()
+            for _, each in ipairs(lunatik.status()) do
+                if each.session then return each.memory end
+            end
+        end
+        local quick = lunatik.runtime("other")
+        local kept, before = {}, held()
+        for number = 1, 20 do
+            kept[number] = thread.run(quick, "quick")
+            kept[number]:stop()
+        end
+        assert(held() - before > 20 * 2000, "ended threads are free")
+        kept = {}
+        for _ = 1, 100 do -- what ends them may not have let go
+            if held() - before < 20 * 1000 then break end
+            linux.schedule(20)
+        end
+        assert(held() - before < 20 * 1000, "what is gone is paid for")
+        for number = 1, 20 do kept[number] = thread.current() end
+        assert(held() - before > 20 * 2000, "tasks are free")
+        """
+    )
+
+
+def test_threads_that_are_garbage_make_room(
+    check: Callable[[str], str], other: Callable[[str], None]
+) -> None:
+    """Lua cannot know how large what it forgets is."""
+    other("return function() end")
+    check(
+        """
+        collectgarbage("stop")
+        local thread, lunatik = require("thread"), require("lunatik")
+        local quick, ballast = lunatik.runtime("other"), {}
+        for number = 1, 6 do ballast[number] = require("data").new(1 << 20) end
+        for _ = 1, 700 do thread.run(quick, "quick"):stop() end
+        for _ = 1, 1000 do thread.current() end
+        """
+    )
