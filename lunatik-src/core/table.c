@@ -19,6 +19,14 @@
 #include "core.h"
 #include "lunatik_table.h"
 
+/*
+ * Scripts choose the number of buckets, and a writer walks one with interrupts
+ * off: no more than about 100 us. The kernel's own tables hold what all scripts
+ * together put there.
+ */
+#define TABLE_CHAIN_MAX		2048
+#define TABLE_KERNEL_BUCKETS	1024
+
 struct entry {
 	struct hlist_node node;		/* in a bucket, under table->lock, read by RCU */
 	struct kref kref;		/* the bucket's, and those of walks */
@@ -241,7 +249,7 @@ static int table_newindex(lua_State *L)
 	int type = lua_type(L, 3);
 	struct sought sought;
 	unsigned long flags;
-	bool fixed;
+	bool fixed, full;
 
 	seek(L, table, &sought);
 	if (type == LUA_TUSERDATA)
@@ -263,7 +271,8 @@ static int table_newindex(lua_State *L)
 	spin_lock_irqsave(&table->lock, flags);
 	old = find(table, &sought);
 	fixed = old && !old->runtime;
-	if (fixed)
+	full = !old && entry && sought.steps >= TABLE_CHAIN_MAX;
+	if (fixed || full)
 		old = entry;	/* it goes instead */
 	else if (old && entry)
 		hlist_replace_rcu(&old->node, &entry->node);
@@ -277,6 +286,8 @@ static int table_newindex(lua_State *L)
 	lunatikvm_charge(L, sought.steps);
 	if (fixed)
 		return luaL_error(L, "lunatik._ENV.%s is there to stay", sought.key);
+	if (full)
+		return luaL_error(L, "too many entries in one bucket: it takes more buckets");
 	return 0;
 }
 
@@ -439,7 +450,7 @@ static int set_table(const char *key)
 	entry = kzalloc(struct_size(entry, key, length), GFP_KERNEL);
 	if (!entry)
 		return -ENOMEM;
-	entry->object = kernel_table(64);
+	entry->object = kernel_table(TABLE_KERNEL_BUCKETS);
 	if (!entry->object) {
 		kfree(entry);
 		return -ENOMEM;
@@ -457,7 +468,7 @@ int lunatik_table_init(void)
 {
 	int ret;
 
-	lunatik_env = kernel_table(64);
+	lunatik_env = kernel_table(TABLE_KERNEL_BUCKETS);
 	if (!lunatik_env)
 		return -ENOMEM;
 	ret = set_table("runtimes");

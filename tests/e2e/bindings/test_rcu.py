@@ -211,3 +211,23 @@ def test_tables_hold_no_tables_but_the_kernels_do(check: Check) -> None:
         env.t = nil
         """
     )
+
+
+def test_a_bucket_has_an_end(check: Check) -> None:
+    """Writers walk it with interrupts off."""
+    check(
+        """
+        local rcu = require("rcu")
+        local t, more = rcu.table(1), rcu.table(2048)
+        for i = 1, 2048 do t["key" .. i] = i end
+        raises("too many entries in one bucket", function() t.more = 1 end)
+        assert(t.more == nil)
+        t.key7 = 8
+        assert(t.key7 == 8)
+        t.key9 = nil
+        t.more = 1
+        assert(t.more == 1 and t.key9 == nil)
+        raises("too many entries in one bucket", function() t.key9 = 9 end)
+        for i = 1, 4096 do more["key" .. i] = i end
+        """
+    )
