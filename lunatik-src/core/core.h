@@ -104,6 +104,7 @@ struct lunatik_runtime {
 	int owner_cpu;		/* interrupt: the CPU that is inside, or -1 */
 	atomic64_t objects;	/* bytes of lunatik_alloc(), objects and, until it stops, this */
 	atomic64_t peak;	/* most bytes ever in use, memory and objects */
+	atomic64_t lapsed;	/* bytes off the account that RCU has yet to let go of */
 
 	raw_spinlock_t state_lock;	/* guards the next; innermost; IRQs off */
 	enum lunatik_state state;

@@ -97,6 +97,7 @@ free:
 	lunatik_table_exit();
 destroy:
 	destroy_workqueue(lunatik_workqueue);
+	rcu_barrier();	/* as in lunatik_exit() */
 destroy_kill:
 	destroy_workqueue(lunatik_killqueue);
 	return ret;
@@ -104,7 +105,7 @@ destroy_kill:
 
 /*
  * Every runtime and every open file holds the module, so none is left; but the
- * last work that let go of it may not have returned yet.
+ * last work, or callback of RCU, that let go of it may not have returned yet.
  */
 static void __exit lunatik_exit(void)
 {

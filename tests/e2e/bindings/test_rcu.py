@@ -231,3 +231,48 @@ def test_a_bucket_has_an_end(check: Check) -> None:
         for i = 1, 4096 do more["key" .. i] = i end
         """
     )
+
+
+def test_what_rcu_has_not_let_go_of_is_bounded(check: Check, other: Callable[[str], None]) -> None:
+    """In softirq, where none of it goes as long as the script runs: one key, written often."""
+    other(
+        """
+        local key = ("k"):rep(4000)
+        return function(t)
+            for i = 1, t.count do t[key] = i end
+            return true
+        end
+        """
+    )
+    check(
+        """
+        local lunatik, linux, t = require("lunatik"), require("linux"), require("rcu").table()
+        local writer = lunatik.runtime("other", "softirq", {memory = 400000})
+        t.count = 50
+        assert(writer:resume(t))
+        t.count = 400
+        raises("not enough memory", writer.resume, writer, t)
+        t.count = 50
+        for _ = 1, 100 do -- it goes by itself
+            if pcall(writer.resume, writer, t) then return end
+            linux.schedule(50)
+        end
+        error("what is gone is still counted")
+        """
+    )
+
+
+def test_who_may_sleep_waits_for_rcu(check: Check, other: Callable[[str], None]) -> None:
+    other(
+        """
+        local key = ("k"):rep(4000)
+        return function(t) for i = 1, 1000 do t[key] = i end return t[key] end
+        """
+    )
+    check(
+        """
+        local t = require("rcu").table()
+        local writer = require("lunatik").runtime("other", "process", {memory = 400000})
+        assert(writer:resume(t) == 1000)
+        """
+    )
