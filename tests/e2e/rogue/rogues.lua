@@ -89,6 +89,14 @@ while true do math.max(table.unpack(t)) end
 local s = ("0"):rep(1 << 20)
 while true do pcall(math.abs, s) end
 
+--- numerals_that_are_none: budget
+local s = (" "):rep(1 << 9):rep(1 << 10) .. "x"
+for _ = 1, 40 do tonumber(s) end
+
+--- numerals_to_add: budget
+local s = ("0"):rep(1 << 9):rep(1 << 10) .. "x"
+for _ = 1, 40 do pcall(function() return s + 1 end) end
+
 --- keys_of_one_hash: budget
 local t = {}
 for i = 1, 20000 do t[i << 48] = true end
