@@ -247,6 +247,15 @@ while true do s = s:reverse():upper():lower() end
 local function f(...) return select("#", ...) end
 while true do f(table.unpack({}, 1, 200)) end
 
+--- lines_of_a_function: budget
+local f = load(("a=a+a+a+a+a+a+a+a+a+a "):rep(200))
+for _ = 1, 500 do debug.getinfo(f, "L") end
+
+--- names_in_a_long_function: budget
+local long = ("a=a+a+a+a+a+a+a+a+a+a "):rep(200)
+_G.name = function() debug.getinfo(1, "n") end
+load("if not name then " .. long .. " end for _ = 1, 900 do name() end")()
+
 --- rehash: budget|memory
 local t = {}
 local i = 0
