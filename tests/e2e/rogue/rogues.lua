@@ -235,6 +235,26 @@ return string.pack("!17 i17", 1)
 --- unpack_beyond_the_end: "too short|out of"
 return string.unpack("s8", "\255\255\255\255\255\255\255\127")
 
+--- format_of_one_character: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do string.format("%.1s", s) end
+
+--- format_of_zeros: budget
+local s = "%" .. ("0"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do pcall(string.format, s, 1) end
+
+--- pack_up_to_a_zero: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10) .. "\0x"
+for _ = 1, 40 do pcall(string.pack, "z", s) end
+
+--- unpack_up_to_a_zero: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do pcall(string.unpack, "z", s) end
+
+--- pack_of_zeros: budget
+local s = "i" .. ("0"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do pcall(string.packsize, s) end
+
 --- utf8_giants: budget
 local s = ("\u{10FFFF}"):rep(10000)
 while true do utf8.len(s); for _ in utf8.codes(s) do end end
