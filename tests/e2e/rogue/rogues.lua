@@ -220,6 +220,26 @@ while true do next(t) end
 local a, b = ("x"):rep(1000000), ("x"):rep(1000000)
 while true do local _ = a .. "" == b .. "y" or a < b end
 
+--- equal_strings: budget
+local a, b = ("x"):rep(1 << 9):rep(1 << 10), ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do rawequal(a, b) end
+
+--- equal_keys: budget
+local a, b = ("x"):rep(1 << 9):rep(1 << 9), ("x"):rep(1 << 9):rep(1 << 9)
+local t = {[a] = true}
+for _ = 1, 60 do next(t, b) end
+
+--- keys_alike_in_a_chain: budget
+local key = ("x"):rep(1 << 9):rep(1 << 7)
+local t = {}
+for _ = 1, 300 do t = setmetatable({}, {__index = t}) end
+return t[key]
+
+--- names_of_any_length: budget
+local name = ("x"):rep(1 << 9):rep(1 << 10)
+package.loaded[name] = true
+for _ = 1, 40 do require(name) end
+
 --- byte_giants: "too long|too many|overflow"|budget
 return (("x"):rep(1000000)):byte(1, -1)
 
