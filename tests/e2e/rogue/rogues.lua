@@ -63,6 +63,10 @@ assert(load(function() return "local a = 1 " end))
 --- load_again_and_again: budget
 while true do load("return 1")() end
 
+--- chunk_name_of_any_length: budget
+local f = load("error('x')", ("x"):rep(1 << 9):rep(1 << 10))
+while true do pcall(f) end
+
 --- print_flood: budget
 while true do print("x") end
 
