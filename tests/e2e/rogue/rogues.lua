@@ -145,6 +145,10 @@ while true do local _ = ("%99d %99s %q"):format(1, "x", "\0\n\r") end
 local s, p = ("a"):rep(100000), ("a"):rep(1000) .. "b"
 while true do s:find(p, 1, true) end
 
+--- find_nothing: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do s:find("y", 1, true) end
+
 --- pattern_exponential: budget
 return (("a"):rep(64)):find(("a?"):rep(32) .. ("a"):rep(65))
 
@@ -162,6 +166,10 @@ while true do s:find("%f[b]a*a*a*a*b") end
 
 --- pattern_recursion: "too complex"|stack|budget
 return (("a"):rep(300000)):find(("(a"):rep(30) .. ("a?"):rep(40000) .. (")"):rep(30))
+
+--- class_without_end: budget
+local s = "[" .. ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do pcall(string.gsub, "x", s, "") end
 
 --- gsub_giants: memory|budget
 local s = ("x"):rep(100000)
