@@ -67,6 +67,14 @@ while true do load("return 1")() end
 local f = load("error('x')", ("x"):rep(1 << 9):rep(1 << 10))
 while true do pcall(f) end
 
+--- mode_of_any_length: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do load("", "", s) end
+
+--- hook_mask_of_any_length: budget
+local s = ("x"):rep(1 << 9):rep(1 << 10)
+for _ = 1, 40 do debug.sethook(print, s) debug.sethook() end
+
 --- print_flood: budget
 while true do print("x") end
 
