@@ -75,6 +75,11 @@ for _ = 1, 40 do load("", "", s) end
 local s = ("x"):rep(1 << 9):rep(1 << 10)
 for _ = 1, 40 do debug.sethook(print, s) debug.sethook() end
 
+--- globals_declared: budget
+local t = {}
+for i = 1, 2000 do t[i] = "a" .. i end
+load("global " .. table.concat(t, ",") .. " " .. ("a1=a1 "):rep(500))
+
 --- print_flood: budget
 while true do print("x") end
 
