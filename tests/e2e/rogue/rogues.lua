@@ -321,6 +321,14 @@ local long = ("a=a+a+a+a+a+a+a+a+a+a "):rep(200)
 _G.name = function() debug.getinfo(1, "n") end
 load("if not name then " .. long .. " end for _ = 1, 900 do name() end")()
 
+--- name_of_a_function: budget
+local big = table.pack(("x"):rep(20000):byte(1, -1))
+for i = 1, 2000 do package.loaded["y" .. i] = big end
+pcall(string.rep)
+
+--- names_of_dots: budget / "interrupt|sleep"
+require(("."):rep(1 << 14))
+
 --- rehash: budget|memory
 local t = {}
 local i = 0
