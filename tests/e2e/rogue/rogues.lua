@@ -329,6 +329,17 @@ pcall(string.rep)
 --- names_of_dots: budget / "interrupt|sleep"
 require(("."):rep(1 << 14))
 
+--- results_handed_up: budget
+local function f(n, ...)
+	if n == 0 then return ... end
+	return 1, f(n - 1, ...)
+end
+local function g(n, t)
+	if n == 0 then return table.unpack(t) end
+	return 1, g(n - 1, t)
+end
+g(2000, table.pack(("x"):rep(5000):byte(1, -1)))
+
 --- rehash: budget|memory
 local t = {}
 local i = 0
