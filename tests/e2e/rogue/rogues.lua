@@ -386,6 +386,20 @@ end)
 coroutine.resume(co)
 coroutine.close(co)
 
+--- closes_itself_in_a_reader: fine
+local co = coroutine.create(function() return load(function() coroutine.close() end) end)
+local _, chunk, message = coroutine.resume(co)
+assert(not chunk and message:find("C%-call boundary"))
+
+--- closes_itself_in_a_finalizer: fine
+local message
+coroutine.wrap(function()
+	setmetatable({}, {__gc = function() message = select(2, pcall(coroutine.close)) end})
+	collectgarbage()
+end)()
+assert(collectgarbage("isrunning"), "the collector is stuck")
+assert(message:find("C%-call boundary"))
+
 --- gc_that_loops: budget
 for _ = 1, 100 do setmetatable({}, {__gc = function() while true do end end}) end
 while true do local _ = {} end
