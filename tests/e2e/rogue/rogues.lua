@@ -154,6 +154,10 @@ return ("%1000d"):format(1)
 --- format_again_and_again: budget
 while true do local _ = ("%99d %99s %q"):format(1, "x", "\0\n\r") end
 
+--- quoted_zeros: budget
+local s = ("\0"):rep(1 << 9):rep(1 << 5)
+for _ = 1, 10 do string.format("%q", s) end
+
 --- find_plain_worst_case: budget
 local s, p = ("a"):rep(100000), ("a"):rep(1000) .. "b"
 while true do s:find(p, 1, true) end
@@ -164,6 +168,10 @@ for _ = 1, 40 do s:find("y", 1, true) end
 
 --- pattern_exponential: budget
 return (("a"):rep(64)):find(("a?"):rep(32) .. ("a"):rep(65))
+
+--- pattern_of_zeros: budget
+local s = ("\0"):rep(1 << 9):rep(1 << 8)
+for _ = 1, 20 do ("x"):find(s) end
 
 --- pattern_many_stars: budget
 return (("a"):rep(300)):find((".-"):rep(20) .. "b")
@@ -187,6 +195,10 @@ for _ = 1, 40 do pcall(string.gsub, "x", s, "") end
 --- gsub_giants: memory|budget
 local s = ("x"):rep(100000)
 while true do s = s:gsub("x", "xx") end
+
+--- replaced_by_percents: budget
+local s = ("%%"):rep(1 << 9):rep(1 << 5)
+for _ = 1, 60 do ("x"):gsub("x", s) end
 
 --- gsub_callback_that_loops: budget
 (("x"):rep(10)):gsub("x", function() while true do end end)
@@ -304,6 +316,10 @@ for _ = 1, 40 do pcall(string.packsize, s) end
 local s = ("\u{10FFFF}"):rep(10000)
 while true do utf8.len(s); for _ in utf8.codes(s) do end end
 
+--- utf8_char_of_many: budget
+local function f(...) for _ = 1, 100 do utf8.char(...) end end
+f(("x"):rep(1 << 9):rep(6):byte(1, -1))
+
 --- reverse_giants: budget|memory
 local s = ("ab"):rep(100000)
 while true do s = s:reverse():upper():lower() end
@@ -339,6 +355,11 @@ local function g(n, t)
 	return 1, g(n - 1, t)
 end
 g(2000, table.pack(("x"):rep(5000):byte(1, -1)))
+
+--- closures_of_many_upvalues: budget
+local names = "a1"
+for i = 2, 190 do names = names .. ",a" .. i end
+load("local " .. names .. " for _ = 1, 1000 do local f = function() return " .. names .. " end end")()
 
 --- rehash: budget|memory
 local t = {}
