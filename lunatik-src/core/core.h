@@ -190,7 +190,9 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error,
 		 enum lunatik_pace pace);
 int lunatik_arm(struct lunatik_runtime *runtime);
-void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter);
+unsigned long lunatik_stop_patience(const struct lunatik_runtime *waiter);
+void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter,
+			  unsigned long patience);
 void lunatik_break(struct lunatik_runtime *runtime, const char *reason);
 void lunatik_abandon(struct lunatik_runtime *runtime);
 void lunatik_uncount(struct lunatik_runtime *runtime);

@@ -34,10 +34,11 @@ static void holder_release(void *private)
 
 static void holder_stop(lua_State *L, void *private)
 {
+	struct lunatik_runtime *self = lunatik_toruntime(L);
 	struct holder *holder = private;
 
 	lunatik_stop(holder->runtime);
-	lunatik_wait_stopped(holder->runtime, lunatik_toruntime(L));
+	lunatik_wait_stopped(holder->runtime, self, lunatik_stop_patience(self));
 	/* A loop of this is one of waits, in a finalizer that is the last as well. */
 	if (lunatik_maysleep(L))
 		lunatik_slept(L);
@@ -360,6 +361,7 @@ static int new_runtime(lua_State *L)
 	};
 	const char *script = luaL_checkstring(L, 1);
 	enum lunatik_context context = contexts[luaL_checkoption(L, 2, "process", names)];
+	struct lunatik_runtime *self = lunatik_toruntime(L);
 	struct lunatik_runtime *runtime;
 	struct lunatik_error error = {};
 	struct lunatik_caps caps;
@@ -379,7 +381,7 @@ static int new_runtime(lua_State *L)
 		snprintf(name, sizeof(name), "%s:%d", script, cpu);
 
 	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
-	transfer->payer = lunatik_toruntime(L);
+	transfer->payer = self;
 	holder = new_holder(L);
 
 	runtime = create(L, name, context, cpu, &caps);
@@ -397,7 +399,7 @@ static int new_runtime(lua_State *L)
 	if (!ret)
 		return 1;
 
-	lunatik_wait_stopped(runtime, lunatik_toruntime(L));
+	lunatik_wait_stopped(runtime, self, lunatik_stop_patience(self));
 	if (!transfer->error)
 		return lunatik_throw(L, ret);
 	lua_pushstring(L, transfer->error);
@@ -557,18 +559,27 @@ static struct lunatik_runtime *find_stopping(const char *name,
 	return found;
 }
 
-/* stop(name) -> whether there was one, loading ones too, but for the caller's own */
+/*
+ * stop(name) -> whether there was one, loading ones too, but for the caller's own.
+ * It waits for all of them together as long as rt:stop() does for one: others may
+ * be started and stopped meanwhile, without end.
+ */
 static int stop_named(lua_State *L)
 {
 	const char *name = luaL_checkstring(L, 1);
 	struct lunatik_runtime *self = lunatik_toruntime(L);
 	struct lunatik_runtime *runtime;
+	unsigned long limit, now;
 	bool found, ended = true;
 
 	lunatik_checksleep(L, "stop");
 	found = stop_all(name, self);
-	while (ended && (runtime = find_stopping(name, self))) {
-		lunatik_wait_stopped(runtime, self);
+	limit = jiffies + lunatik_stop_patience(self);
+	while (ended && time_before(now = jiffies, limit)) {
+		runtime = find_stopping(name, self);
+		if (!runtime)
+			break;
+		lunatik_wait_stopped(runtime, self, limit - now);
 		ended = completion_done(&runtime->stopped);
 		lunatik_put(runtime);
 	}

@@ -256,16 +256,21 @@ void lunatik_stop(struct lunatik_runtime *runtime)
 }
 EXPORT_SYMBOL_GPL(lunatik_stop);
 
-/* Wait for the end of a runtime that lunatik_stop() was called for. */
-void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter)
+/* How long a script may wait for the end of whom it stops, in jiffies. */
+unsigned long lunatik_stop_patience(const struct lunatik_runtime *waiter)
+{
+	return waiter->pace == LUNATIK_PATIENT ? LUNATIK_WAIT_PATIENT : LUNATIK_WAIT_CALLBACK;
+}
+
+/* Wait so long for the end of a runtime that lunatik_stop() was called for. */
+void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtime *waiter,
+			  unsigned long patience)
 {
 	if (!lunatik_in_process(waiter) || READ_ONCE(runtime->owner) == current)
 		return;
 	if (runtime == waiter)
 		return;
-	wait_for_completion_interruptible_timeout(&runtime->stopped,
-						  waiter->pace == LUNATIK_PATIENT ?
-						  LUNATIK_WAIT_PATIENT : LUNATIK_WAIT_CALLBACK);
+	wait_for_completion_interruptible_timeout(&runtime->stopped, patience);
 }
 
 /* The script broke a cap: called by the owner of its Lua state. */
