@@ -295,6 +295,23 @@ void lunatik_break(struct lunatik_runtime *runtime, const char *reason)
 			       reason);
 }
 
+/*
+ * What a hardirq runtime prints goes to the consoles after it has left, and on
+ * nobody's account: no more than a serial line of 115200 bits a second takes.
+ */
+static void init_limits(struct lunatik_runtime *runtime)
+{
+	static const int logs[] = {
+		[LUNATIK_PROCESS] = 10, [LUNATIK_SOFTIRQ] = 10, [LUNATIK_HARDIRQ] = 3,
+	};
+	static const int lines[] = {
+		[LUNATIK_PROCESS] = 2000, [LUNATIK_SOFTIRQ] = 100, [LUNATIK_HARDIRQ] = 60,
+	};
+
+	ratelimit_state_init(&runtime->log_limit, 5 * HZ, logs[runtime->context]);
+	ratelimit_state_init(&runtime->print_limit, 5 * HZ, lines[runtime->context]);
+}
+
 static void init_lock(struct lunatik_runtime *runtime)
 {
 	if (runtime->context == LUNATIK_PROCESS)
@@ -370,9 +387,7 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	INIT_WORK(&runtime->bury_work, bury_work);
 	INIT_DELAYED_WORK(&runtime->kill_work, kill_work);
 	init_completion(&runtime->stopped);
-	ratelimit_state_init(&runtime->log_limit, 5 * HZ, 10);
-	ratelimit_state_init(&runtime->print_limit, 5 * HZ,
-			     context == LUNATIK_PROCESS ? 2000 : 100);
+	init_limits(runtime);
 
 	ret = enlist(runtime);
 	if (ret)

@@ -52,17 +52,17 @@ struct request {
 #define PROBE_DUMP_DEPTH	64
 
 #ifdef CONFIG_STACKTRACE
-/* Innermost first. @entries: room for PROBE_DUMP_DEPTH */
-static void dump_trace(unsigned long *entries)
+/* Innermost first. @entries: room for PROBE_DUMP_DEPTH. Each line counts. */
+static void dump_trace(lua_State *L, unsigned long *entries)
 {
 	unsigned int count = stack_trace_save(entries, PROBE_DUMP_DEPTH, 0);
 	unsigned int i;
 
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count && lunatik_mayprint(L); i++)
 		lunatik_printk_deferred(KERN_INFO " %pS\n", (void *)entries[i]);
 }
 #else
-static void dump_trace(unsigned long *entries)
+static void dump_trace(lua_State *L, unsigned long *entries)
 {
 	lunatik_printk_deferred(KERN_INFO " (none: CONFIG_STACKTRACE is not set)\n");
 }
@@ -82,7 +82,7 @@ static int dump(lua_State *L)
 				lunatik_name(lunatik_toruntime(L)), raw_smp_processor_id(),
 				task_pid_nr(current), current->comm);
 	lunatik_printk_deferred(KERN_INFO "Call Trace:\n");
-	dump_trace(entries);
+	dump_trace(L, entries);
 	return 0;
 }
 
