@@ -233,7 +233,7 @@ static bool await_reclaim(lua_State *L, struct lunatik_runtime *runtime)
 	unsigned long limit = jiffies + TABLE_PATIENCE;
 
 	while ((u64)atomic64_read(&runtime->lapsed) > runtime->caps.memory) {
-		if (!lunatik_maysleep(L) || lunatik_hurried(L) ||
+		if (!lunatik_maysleep(L) || lunatik_hurried(L) || runtime->closing ||
 		    signal_pending(current) || time_after(jiffies, limit))
 			return false;
 		schedule_timeout_interruptible(1);
