@@ -42,6 +42,9 @@ static uint max_runtimes = 256;
 module_param(max_runtimes, uint, 0644);
 MODULE_PARM_DESC(max_runtimes, "runtimes that may exist or have left something (default 256)");
 
+/* Works that wait at once; what is the default of a queue differs by kernel. */
+#define LUNATIK_WORKERS	256
+
 struct workqueue_struct *lunatik_workqueue;
 
 /*
@@ -82,7 +85,7 @@ static int __init lunatik_init(void)
 	lunatik_killqueue = alloc_workqueue("lunatik_kill", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!lunatik_killqueue)
 		return ret;
-	lunatik_workqueue = alloc_workqueue("lunatik", WQ_UNBOUND, 0);
+	lunatik_workqueue = alloc_workqueue("lunatik", WQ_UNBOUND, LUNATIK_WORKERS);
 	if (!lunatik_workqueue)
 		goto destroy_kill;
 	ret = lunatik_table_init();
