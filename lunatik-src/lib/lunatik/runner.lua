@@ -74,7 +74,7 @@ end
 -- Any script may have put anything there, which must not be in our way.
 local function stop(table, name)
 	local object = table[name]
-	if object then
+	if object ~= nil then
 		table[name] = nil
 		pcall(function() object:stop() end)
 	end
@@ -104,18 +104,23 @@ function runner.list()
 	return table.concat(names, ", ")
 end
 
---- Stops everything, and empties what scripts share.
-function runner.shutdown()
+local function stop_listed()
 	for _, kind in ipairs {"threads", "runtimes"} do
 		for _, name in ipairs(keys(env[kind])) do
 			stop(env[kind], name)
 		end
 	end
+end
+
+--- Stops everything, and empties what scripts share.
+function runner.shutdown()
+	stop_listed()
 	for _, runtime in ipairs(lunatik.status()) do
 		if not runtime.session then
 			lunatik.stop(runtime.name)
 		end
 	end
+	stop_listed() -- what they have put there since
 	for _, name in ipairs(keys(env)) do
 		if name ~= "threads" and name ~= "runtimes" then
 			env[name] = nil

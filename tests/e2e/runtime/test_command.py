@@ -213,6 +213,12 @@ DEEDS = {
     "replaces-it-by-a-number": "env.threads = 7",
     "hides-itself": "env.hidden, env.runtimes.wily = env.runtimes.wily, nil",
     "is-no-object": "env.runtimes.wily = true",
+    "is-false": "env.runtimes.wily = false",
+    "leaves-it-in-the-end": """
+        local t = setmetatable({}, {__gc = function() env.runtimes.late = true end})
+        env.runtimes.wily = env.runtimes.wily, t
+        hold = t
+    """,
     "is-no-thread": 'env.threads.wily = require("fifo").new(8)',
     "is-anothers-thread": 'env.threads.wily = require("thread").current()',
 }
@@ -233,3 +239,5 @@ def test_stop_reaches_whatever_a_script_has_done(machine: Machine, deed: str) ->
     machine.succeed("lunatik stop wily")
     assert machine.succeed("lunatik list") == ""
     machine.succeed("lunatik run hello", "lunatik stop hello")
+    # Nothing that it has left there holds a module.
+    machine.succeed("lunatik unload", "lunatik load")
