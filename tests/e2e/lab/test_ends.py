@@ -50,14 +50,31 @@ def test_busy(machines, number):
 """
 
 #: A machine and the snapshot that it is cloned from, in a store of their own.
+#: A step of the freezing that is named stays at its end until it is killed.
 FREEZE = """
+import asyncio
 import sys
+import time
 from pathlib import Path
 from lab.provider.qemu import QemuProvider
 from lab.store import Store
+from lab.vm import snapshot
 from lab.vm.spec import MachineSpec
 
-kernel, root, store, directory = map(Path, sys.argv[1:])
+def stays(step):
+    def plain(*words):
+        step(*words)
+        time.sleep(600)
+
+    async def waits(*words):
+        await step(*words)
+        await asyncio.sleep(600)
+
+    return waits if asyncio.iscoroutinefunction(step) else plain
+
+for name in sys.argv[5:]:
+    setattr(snapshot, name, stays(getattr(snapshot, name)))
+kernel, root, store, directory = map(Path, sys.argv[1:5])
 provider = QemuProvider(store=Store(store))
 machine = provider.start(MachineSpec(name="a", kernel=kernel, root=root), directory)
 print(machine.cloned, machine.succeed("echo here"))
@@ -200,17 +217,22 @@ def test_what_lab_and_reaper_leave_goes_at_the_next_start(
     assert not list(place.glob("lunatik-lab/*"))
 
 
-@pytest.mark.parametrize("made", ["console.log", "state"])
+@pytest.mark.parametrize(("step", "made"), [("_examine", "console.log"), ("_save", "state")])
 def test_killed_while_freezing_leaves_nothing_half_made(
-    machine: Machine, run: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, made: str
+    machine: Machine,
+    run: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+    step: str,
+    made: str,
 ) -> None:
     store = tmp_path / "store"
     words = ["-c", FREEZE, *map(str, (machine.spec.kernel, machine.spec.root, store, tmp_path))]
     mark = f"{os.getpid()}-{made}"
-    lab = run(*words, mark=mark)
+    # It stays there: between two looks a whole snapshot was finished.
+    lab = run(*words, step, mark=mark)
     while not list(store.glob(f"tmp/snapshot-*/new/content/{made}")):
         assert lab.poll() is None
-        time.sleep(0.005)
+        time.sleep(0.05)
     assert not kill(lab, mark)
     assert not list(store.glob("artifacts/snapshot/*"))
     again = subprocess.run(
