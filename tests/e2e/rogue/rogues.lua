@@ -9,7 +9,8 @@
 --   fine     nothing happens at all
 --   "text"   an error that holds the text, and the runtime goes on
 --
--- Alternatives are joined by |.
+-- Alternatives are joined by |. What stands before a line of three hyphens is
+-- done while the script is loaded, with a budget of its own.
 
 -- Loops --------------------------------------------------------------------
 
@@ -64,7 +65,8 @@ assert(load(function() return "local a = 1 " end))
 while true do load("return 1")() end
 
 --- chunk_name_of_any_length: budget
-local f = load("error('x')", ("x"):rep(1 << 9):rep(1 << 10))
+local f = load("error('x')", ("x"):rep(1 << 9):rep(7 << 9))
+---
 while true do pcall(f) end
 
 --- mode_of_any_length: budget
@@ -94,7 +96,8 @@ local s = ("x"):rep(1000):rep(2000)
 while true do warn(s) end
 
 --- print_lines: budget
-local s = ("\n"):rep(1 << 20)
+local s = ("\n"):rep(1 << 10):rep(1 << 10)
+---
 while true do print(s) end
 
 --- max_of_many: budget
@@ -103,7 +106,8 @@ for i = 1, 5000 do t[i] = "0x" .. i end
 while true do math.max(table.unpack(t)) end
 
 --- long_numerals: budget
-local s = ("0"):rep(1 << 20)
+local s = ("0"):rep(1 << 10):rep(1 << 10)
+---
 while true do pcall(math.abs, s) end
 
 --- numerals_that_are_none: budget
@@ -254,7 +258,8 @@ for i = 1, 60000 do t["k" .. i] = nil end
 while true do next(t) end
 
 --- compare_long_strings: budget
-local a, b = ("x"):rep(1000000), ("x"):rep(1000000)
+local a, b = ("x"):rep(1 << 10):rep(1 << 9), ("x"):rep(1 << 10):rep(1 << 9)
+---
 while true do local _ = a .. "" == b .. "y" or a < b end
 
 --- equal_strings: budget
@@ -278,7 +283,9 @@ package.loaded[name] = true
 for _ = 1, 40 do require(name) end
 
 --- byte_giants: "too long|too many|overflow"|budget
-return (("x"):rep(1000000)):byte(1, -1)
+local s = ("x"):rep(1000):rep(1000)
+---
+return s:byte(1, -1)
 
 --- char_giants: budget|memory
 while true do local _ = string.char(table.unpack({(("x"):rep(200)):byte(1, -1)})) end

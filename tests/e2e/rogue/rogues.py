@@ -21,6 +21,7 @@ CONTEXTS = ("process", "softirq")
 BROKEN = "instruction budget exceeded"
 
 _HEADER = re.compile(r"^--- (?P<name>\w+): (?P<ends>.+)$", re.MULTILINE)
+_LOADED = re.compile(r"^---$", re.MULTILINE)
 _END = re.compile(r'"(?P<text>[^"]*)"|(?P<word>\w+)')
 _MESSAGES = {
     "budget": BROKEN,
@@ -34,6 +35,7 @@ local rcu, data, lunatik = require("rcu"), require("data"), require("lunatik")
 local env = lunatik._ENV
 env.rogue_was_fine, env.rogue_may_go = nil, nil
 {hook_libraries}
+{loaded}
 local function rogue()
 {code}
 end
@@ -65,11 +67,14 @@ class Rogue:
     """One script.
 
     Attributes:
+        code: what it does when it is let go.
+        loaded: what it has done before, while loading, with another budget.
         ends: patterns, one of which the message has to match; "" is no message.
     """
 
     name: str
     code: str
+    loaded: str
     line: int
     ends: dict[str, tuple[str, ...]]
 
@@ -79,14 +84,18 @@ class Rogue:
         libraries = (
             'local netfilter, nf = require("netfilter"), require("linux.nf")' if hook else ""
         )
-        head = _SCRIPT.format(hook_libraries=libraries, code=self.code)
+        head = _SCRIPT.format(hook_libraries=libraries, loaded=self.loaded, code=self.code)
         return head + (_SOFTIRQ if hook else _PROCESS)
+
+    @property
+    def wants_memory(self) -> bool:
+        """Whether memory is what it may end by."""
+        return any(_MESSAGES["memory"] in ends for ends in self.ends.values())
 
     @property
     def memory(self) -> int:
         """The cap to run it with, in bytes: tight where memory is what it wants."""
-        wants = any(_MESSAGES["memory"] in ends for ends in self.ends.values())
-        return 256 << 10 if wants else 4 << 20
+        return 256 << 10 if self.wants_memory else 4 << 20
 
     def ended_well(self, context: str, message: str) -> bool:
         """Whether the message is one of those that it should be."""
@@ -110,11 +119,13 @@ def read_rogues() -> tuple[Rogue, ...]:
     rogues = []
     for header, following in zip(headers, [*headers[1:], None], strict=True):
         code = text[header.end() : following.start() if following else None]
+        *loaded, code = _LOADED.split(code, maxsplit=1)
         process, _, softirq = header["ends"].partition(" / ")
         rogues.append(
             Rogue(
                 name=header["name"],
                 code=code.strip("\n"),
+                loaded="".join(loaded).strip("\n"),
                 line=text.count("\n", 0, header.start()) + 1,
                 ends={"process": _ends(process), "softirq": _ends(softirq or process)},
             )

@@ -34,6 +34,10 @@ END = "END-OF-LUA"
 #: Instructions of one entry: small, so that a loop is found out soon under emulation.
 BUDGET = 1_000_000
 
+#: What an entry may be charged, in budgets. One that asks for much at once is charged
+#: for it and stopped before it is done; but nothing that is done goes on unnoticed.
+OVERDRAFT = 4
+
 BYSTANDER = """
 local device = require("device")
 local count = 0
@@ -43,6 +47,13 @@ device.new{name = "bystander", read = function()
 end}
 """
 
+#: Keeps what the rogue has used so far: its entries before, and its loading.
+BEGIN = """
+local lunatik = require("lunatik")
+for _, runtime in ipairs(lunatik.status()) do
+	if runtime.name == "rogue" then lunatik._ENV.rogue_began = runtime.instructions end
+end"""
+
 STATE = """
 local env = require("lunatik")._ENV
 print(env.rogue_was_fine)
@@ -51,6 +62,8 @@ for _, runtime in ipairs(require("lunatik").status()) do
 		print(runtime.state)
 		print(runtime.reason)
 		print(runtime.memory)
+		print(runtime.instructions - env.rogue_began)
+		print(runtime.instructions_cap)
 	end
 end
 """
@@ -145,9 +158,9 @@ def started(machine: Machine, rogue: Rogue, context: str) -> Iterator[int]:
 def let_go(machine: Machine, context: str) -> str:
     """Call the rogue once; the message that it ended with."""
     if context == "process":
-        call = "lunatik -e 'require(\"lunatik\")._ENV.runtimes.rogue:resume()'"
+        call = f"lunatik -e '{BEGIN} lunatik._ENV.runtimes.rogue:resume()'"
     else:
-        allow = "lunatik -e 'require(\"lunatik\")._ENV.rogue_may_go = true'"
+        allow = f"lunatik -e '{BEGIN} lunatik._ENV.rogue_may_go = true'"
         call = f"{allow}; dmesg -C; bash -c 'echo > /dev/udp/127.0.0.1/9'; dmesg"
     return machine.execute(f"({call}) 2>&1").stdout
 
@@ -163,7 +176,8 @@ def test_rogue(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str)
 def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str, count: int) -> None:
     """Let one rogue go and judge it.
 
-    The bystander and the agent answer before, after and meanwhile.
+    The bystander and the agent answer before, after and meanwhile, and what it
+    was charged is not many times what it had.
     """
     answers = Answers(machine)
     with answers.watched():
@@ -174,14 +188,16 @@ def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str, co
     assert done.status == 0, done.stderr
     bystander, fine, *state = done.stdout.splitlines()
     assert int(bystander) > count
-    assert len(state) == 3, "the runtime is gone"
-    standing, reason, _ = state
+    assert len(state) == 5, "the runtime is gone"
+    standing, reason, _, charged, budget = state
     if fine == "true":
         assert rogue.ended_well(context, ""), f"it had its way: {said}"
     else:
         message = f"{said}\n{reason}"
         assert rogue.ended_well(context, message), message
     assert (standing == "broken") == (BROKEN in reason)
+    if not rogue.wants_memory:  # it is charged for what there is not, too
+        assert int(charged) < OVERDRAFT * int(budget)
 
     if standing == "broken":
         machine.wait_until_succeeds(
