@@ -368,6 +368,55 @@ local names = "a1"
 for i = 2, 190 do names = names .. ",a" .. i end
 load("local " .. names .. " for _ = 1, 1000 do local f = function() return " .. names .. " end end")()
 
+--- lines_in_a_dead_c_frame: fine|memory
+local f, other = load(("a=1\n"):rep(2000)), coroutine.create(print)
+local kilobyte, hog = ("x"):rep(1024), {}
+local function fill(n)
+	while n > 2 do
+		if not pcall(function() hog[#hog + 1] = kilobyte:rep(n) end) then n = n // 2 end
+	end
+end
+---
+local function lines_of_f(co) fill(16) debug.getinfo(co, f, "L") end
+local co = coroutine.create(function() lines_of_f(other) end)
+local _, ok, message = pcall(coroutine.resume, co)
+hog = {}
+assert(coroutine.status(co) == "dead" and not ok and message == "not enough memory")
+ok, message = pcall(lines_of_f, co)
+hog = nil
+assert(not ok and message == "not enough memory")
+
+--- lines_while_parsing: budget
+local f, other = load(("a=a+a+a+a+a+a+a+a+a+a "):rep(200)), coroutine.create(print)
+local text = "local a = [[" .. ("x"):rep(1 << 9):rep(1 << 7)
+---
+local function read()
+	if not text then while true do debug.getinfo(other, f, "L") end end
+	local first = text
+	text = nil
+	return first
+end
+coroutine.resume(coroutine.create(function() load(read) end))
+
+--- lines_while_finalizing: fine|memory
+local other = coroutine.create(load(("a=1\n"):rep(2000) .. "coroutine.yield()"))
+local kilobyte, hog = ("x"):rep(1024), {}
+coroutine.resume(other)
+local function fill(n)
+	while n > 2 do
+		if not pcall(function() hog[#hog + 1] = kilobyte:rep(n) end) then n = n // 2 end
+	end
+end
+---
+local co = coroutine.create(function()
+	setmetatable({}, {__gc = function() fill(16) debug.getinfo(other, 1, "L") end})
+	collectgarbage()
+end)
+pcall(coroutine.resume, co)
+hog = nil
+assert(collectgarbage("isrunning"), "the collector is stuck")
+assert(coroutine.status(co) == "dead")
+
 --- rehash: budget|memory
 local t = {}
 local i = 0
