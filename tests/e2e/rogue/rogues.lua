@@ -196,6 +196,16 @@ return (("a"):rep(300000)):find(("(a"):rep(30) .. ("a?"):rep(40000) .. (")"):rep
 local s = "[" .. ("x"):rep(1 << 9):rep(1 << 10)
 for _ = 1, 40 do pcall(string.gsub, "x", s, "") end
 
+--- replacement_of_percents: budget
+local s = ("%%"):rep(1 << 9):rep(1 << 11)
+---
+("x"):gsub("x", s, 1)
+
+--- replacement_of_positions: budget
+local s = ("%1"):rep(1 << 9):rep(1 << 11)
+---
+("x"):gsub("()", s, 1)
+
 --- gsub_giants: memory|budget
 local s = ("x"):rep(100000)
 while true do s = s:gsub("x", "xx") end
