@@ -287,6 +287,7 @@ int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L,
 	place.allowhook = L->allowhook;
 	place.overflowing = G(L)->vm.overflowing;
 	place.jump.status = LUA_OK;
+	place.jump.passable = 0;
 	place.jump.previous = L->errorJmp;
 	L->errorJmp = &place.jump;
 	if (likely(!setjmp(place.jump.b))) {
