@@ -215,7 +215,7 @@ def test_four_filters_pass_the_same_packets(machine: Machine, kernel: KernelInfo
     every = passed("true", "true")
     assert int(every[0]) == len(packets)
     by_nft = passed("nft -f /tmp/nft", "nft delete table ip t")
-    assert len(packets) // 4 < int(by_nft[0]) < len(packets) * 3 // 4
+    assert len(packets) // 4 < int(by_nft[0]) < len(packets) * 7 // 8
     run(machine, LUA)
     assert passed("true", "lunatik stop hook") == by_nft
     kinds = ["nft", *(["legacy"] if kernel.has("IP_NF_FILTER") else [])]
