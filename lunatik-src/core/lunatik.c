@@ -315,11 +315,7 @@ static struct holder *new_holder(lua_State *L)
 	struct holder *holder = lunatik_new(L, &lunatik_runtime_class, sizeof(*holder));
 	struct lunatik_runtime *payer = lunatik_toruntime(L);
 
-	if (!lunatik_account(payer, sizeof(*holder->runtime))) {
-		lua_gc(L, LUA_GCCOLLECT);
-		if (!lunatik_account(payer, sizeof(*holder->runtime)))
-			luaL_error(L, "not enough memory");
-	}
+	lunatik_checkaccount(L, payer, sizeof(*holder->runtime));
 	holder->payer = payer;
 	return holder;
 }

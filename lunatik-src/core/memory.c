@@ -109,6 +109,17 @@ bool lunatik_account(struct lunatik_runtime *runtime, size_t size)
 }
 EXPORT_SYMBOL_GPL(lunatik_account);
 
+void lunatik_checkaccount(lua_State *L, struct lunatik_runtime *runtime, size_t size)
+{
+	if (lunatik_account(runtime, size))
+		return;
+	/* Garbage may hold what is wanted; Lua cannot know of it. */
+	lua_gc(L, LUA_GCCOLLECT);
+	if (!lunatik_account(runtime, size))
+		luaL_error(L, "not enough memory");
+}
+EXPORT_SYMBOL_GPL(lunatik_checkaccount);
+
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 {
 	if (runtime && atomic64_sub_and_test(size, &runtime->objects))

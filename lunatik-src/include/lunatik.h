@@ -271,6 +271,12 @@ void lunatik_free(void *memory);
  */
 bool lunatik_account(struct lunatik_runtime *runtime, size_t size);
 
+/*
+ * The same, or "not enough memory" is raised. Garbage is collected first where
+ * that is wanted, in which the script may be stopped: nothing may be held.
+ */
+void lunatik_checkaccount(lua_State *L, struct lunatik_runtime *runtime, size_t size);
+
 /* Take it off again; any context. Whoever does keeps @runtime (lunatik_get()). */
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size);
 

@@ -600,12 +600,7 @@ static void copy_account(lua_State *L, struct copy *copy, size_t size)
 	if (size <= copy->size)
 		return;
 	more = size - copy->size;
-	if (!lunatik_account(copy->runtime, more)) {
-		/* Garbage may hold what is wanted. */
-		lua_gc(L, LUA_GCCOLLECT);
-		if (!lunatik_account(copy->runtime, more))
-			luaL_error(L, "not enough memory");
-	}
+	lunatik_checkaccount(L, copy->runtime, more);
 	copy->size = size;
 }
 

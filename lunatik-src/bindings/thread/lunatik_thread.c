@@ -171,20 +171,6 @@ static const struct lunatik_class thread_class = {
 
 /* ---- the library ---- */
 
-/*
- * Garbage may hold what is wanted, threads that have ended among it; Lua cannot
- * know of it. Nothing may be held, since whoever collects may be stopped.
- */
-static void make_room(lua_State *L, size_t size)
-{
-	struct lunatik_runtime *self = lunatik_toruntime(L);
-
-	if (lunatik_account(self, size))
-		lunatik_unaccount(self, size);
-	else
-		lua_gc(L, LUA_GCCOLLECT);
-}
-
 /* run(runtime, name) */
 static int thread_run(lua_State *L)
 {
@@ -200,7 +186,9 @@ static int thread_run(lua_State *L)
 		return luaL_error(L, "thread.run: not a process runtime");
 
 	object = lunatik_new(L, &thread_class, sizeof(*object));
-	make_room(L, sizeof(*thread) + THREAD_COST);
+	/* Threads that have ended may be garbage; below, too much is held to collect it. */
+	lunatik_checkaccount(L, self, sizeof(*thread) + THREAD_COST);
+	lunatik_unaccount(self, sizeof(*thread) + THREAD_COST);
 	thread = lunatik_alloc(L, sizeof(*thread));
 	init_completion(&thread->ready);
 	init_completion(&thread->done);
@@ -266,9 +254,7 @@ static int thread_current(lua_State *L)
 		object->task = thread->task;
 		return 1;
 	}
-	make_room(L, THREAD_TASK);
-	if (!lunatik_account(self, THREAD_TASK))
-		return luaL_error(L, "not enough memory");
+	lunatik_checkaccount(L, self, THREAD_TASK);
 	object->payer = self;
 	object->task = get_task_struct(current);
 	return 1;
