@@ -205,19 +205,19 @@ def test_four_filters_pass_the_same_packets(machine: Machine, kernel: KernelInfo
     )
     machine.succeed("ping -c 1 -W 1 10.2.0.2 || true")
 
-    def passed(begin: str, end: str) -> list[str]:
+    def passed(begin: str = "true", end: str = "true") -> list[str]:
         """How many packets pass, and each of them."""
         machine.succeed(begin)
         out = machine.succeed("python3 /tmp/replay.py /tmp/frames a va b vb 10.1.0.2").split()
         machine.succeed(end)
         return out[1:]
 
-    every = passed("true", "true")
+    every = passed()
     assert int(every[0]) == len(packets)
     by_nft = passed("nft -f /tmp/nft", "nft delete table ip t")
     assert len(packets) // 4 < int(by_nft[0]) < len(packets) * 7 // 8
     run(machine, LUA)
-    assert passed("true", "lunatik stop hook") == by_nft
+    assert passed(end="lunatik stop hook") == by_nft
     kinds = ["nft", *(["legacy"] if kernel.has("IP_NF_FILTER") else [])]
     for kind in kinds:
         restore, flush = f"iptables-{kind}-restore < /tmp/iptables", f"iptables-{kind} -F FORWARD"

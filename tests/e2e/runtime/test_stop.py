@@ -394,7 +394,7 @@ def test_no_script_stops_a_session(machine: Machine) -> None:
     machine.succeed("dmesg | grep 'hostile: stopped one: false'")
 
 
-#: More than a queue of works runs at once (256, on most kernels).
+#: More than the queue of the works runs at once (core/module.c: 256).
 MANY = 300
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from orders import MODES, Pair
-from twins import WIRE
+from orders import Pair
+from twins import WIRE, XDP
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -74,4 +74,4 @@ def router(node: Machine) -> Machine:
 @pytest.fixture
 def pairs(router: Machine, tmp_path: Path) -> list[Pair]:
     """A program and its twin for each mode, with maps of their own, on one machine."""
-    return [Pair(router, tmp_path, mode) for mode in MODES]
+    return [Pair(router, tmp_path, mode) for mode in XDP]

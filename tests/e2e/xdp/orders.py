@@ -19,9 +19,7 @@ LISTS = (3, 4)
 LOOKUP, UPDATE, DELETE = 0, 8, 16
 PUSH, POP, PEEK = 24, 32, 40
 REDIRECT, RING, PERF, REDIRECT_TO = 48, 49, 50, 51
-HEAD, TAIL, META, CSUM, LOAD, STORE, SEND, CSUMS, FIB = range(56, 65)
-
-MODES = ("native", "generic")
+HEAD, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB = range(56, 64)
 
 SMALL = 68
 """Bytes of a frame, if nobody wants another size."""

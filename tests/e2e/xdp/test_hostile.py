@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from filters import FILTERS, LUA, STANDALONE, tell_sources
 from traffic import hostile
-from twins import HERE, attach, carry, detach, load, packed, run
+from twins import HERE, XDP, attach, carry, detach, load, packed, run
 
 from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
-
-MODES = ("native", "generic")
 
 
 @pytest.mark.usefixtures("hooks")
@@ -34,7 +32,7 @@ def test_hostile_packets_are_judged_alike(router: Machine, tmp_path: Path, amoun
         f"nsenter --net=/run/netns/client bpftool net attach xdpdrv pinned {other}/progs/let_in"
         " dev c0"
     )
-    for name, mode in itertools.product(FILTERS, MODES):
+    for name, mode in itertools.product(FILTERS, XDP):
         where = load(router, program, f"{name}-{mode}")
         tell_sources(router, where)
         attach(router, where, name, mode=mode)

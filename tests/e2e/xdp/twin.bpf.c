@@ -27,7 +27,7 @@ enum {
 	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
 	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
 	REDIRECT = 48, RING, PERF, REDIRECT_TO,
-	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, SEND, CSUMS, FIB,
+	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB,
 };
 
 #define TABLE(name, kind, room)						\
@@ -215,10 +215,6 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		break;
 	case STORE:
 		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
-		break;
-	case SEND:
-		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
-		action = XDP_TX;
 		break;
 	case CSUMS:
 		outcome.value = sum_of(&order);

@@ -88,15 +88,9 @@ orders[60] = function(order, ctx)
 	return ERRNO.EINVAL, 0
 end
 
-local function store(order, ctx)
+orders[61] = function(order, ctx)
 	local packet = ctx:packet()
 	return pcall(packet.setstring, packet, order.key, order.value) and 0 or ERRNO.EINVAL, 0
-end
-
-orders[61] = store
-
-orders[62] = function(order, ctx)
-	return store(order, ctx), 0, action.TX
 end
 
 -- Words that the order's value is shifted to.
@@ -108,7 +102,7 @@ local function words(order, length)
 	return table.concat(made)
 end
 
-orders[63] = function(order)
+orders[62] = function(order)
 	local from, to = order.flags & 0x3c, order.flags >> 8 & 0x3c
 	return 0, xdp.csum_diff(words(order, from), words(order, to), order.key)
 end
@@ -116,7 +110,7 @@ end
 -- fd01::1, and fd02:: with another end.
 local FROM <const>, TO <const> = "\xfd\x01" .. ("\0"):rep(13) .. "\1", "\xfd\x02" .. ("\0"):rep(10)
 
-orders[64] = function(order, ctx)
+orders[63] = function(order, ctx)
 	local value = string.unpack("<i8", order.value)
 	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
 	local asked = {
