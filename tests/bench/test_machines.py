@@ -179,7 +179,9 @@ def test_lan16(provider: QemuProvider, spec: MachineSpec, tmp_path: Path) -> Non
     for _ in range(2):  # the first one makes the snapshot
         began = time.monotonic()
         net = Network(plan, specs=named, start=start, directory=tmp_path)
-        assert all(net[name].succeed("echo here") == "here\n" for name in plan.nodes)
+        with ThreadPoolExecutor(len(plan.nodes)) as pool:
+            answers = pool.map(lambda name: net[name].succeed("echo here"), plan.nodes)
+            assert set(answers) == {"here\n"}
         took.append(time.monotonic() - began)
         memory = [proportional(machine.body.pid or 0) for machine in machines]
         for machine in machines:

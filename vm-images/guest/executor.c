@@ -37,7 +37,7 @@ enum {
 	INPUT = 4,	/* some of it; its end, if there are no bytes */
 	KILL = 5,	/* the command's whole process group */
 	PING = 6,	/* answered by PONG */
-	SPARE = 7,	/* have a shell wait for the next RUN; answered by READY */
+	SPARE = 7,	/* have shells wait for the next RUNs; answered by READY */
 	PUT = 8,	/* mode in octal, 0 for any, space, path: a file made of INPUT */
 	GET = 9,	/* path: its content comes as OUTPUT */
 };
@@ -58,8 +58,9 @@ enum {
 #define FRAME_MAX (16 * 1024 * 1024)
 #define STREAMS 3
 
-/* Where a spare shell has its command from. */
+/* Where a spare shell has its command from, and how many shells wait. */
 #define SPARE_WORDS "/run/lab-spare"
+#define SPARES 2
 #define SPARE_TRIES 2000	/* times a millisecond */
 
 struct frame {
@@ -87,13 +88,14 @@ struct command {
 static struct command *commands;
 
 /*
- * A shell that has been started already and reads its first words from a pipe.
+ * Shells that have been started already and read their first words from a pipe.
  * The first exec() in a fresh clone takes longer than all the rest of a command.
+ * One makes a clone the node of a topology, the other is the test's first.
  */
-static struct {
+static struct spare {
 	struct command *command;	/* one of commands, its number 0; or NULL */
 	int words;			/* our end of its pipe */
-} spare;
+} spares[SPARES];
 
 /* ---- frames -------------------------------------------------------------- */
 
@@ -157,9 +159,11 @@ static void forget(struct command *command)
 	while (*link != command)
 		link = &(*link)->next;
 	*link = command->next;
-	if (command == spare.command) {
-		spare.command = NULL;
-		close(spare.words);
+	for (i = 0; i < SPARES; i++) {
+		if (command == spares[i].command) {
+			spares[i].command = NULL;
+			close(spares[i].words);
+		}
 	}
 	for (i = 0; i < STREAMS; i++)
 		close_stream(command, i);
@@ -253,51 +257,62 @@ static struct command *begin(uint32_t number, char *text, bool fed)
 	return NULL;
 }
 
-/* Whether the spare shell has taken the command. */
-static bool start_spare(uint32_t number, const char *text)
+/* Whether a spare shell has taken the command. */
+static bool start_spare(struct spare *spare, uint32_t number, const char *text)
 {
 	size_t length = strlen(text);
 
 	/* What is longer may block us. */
-	if (!spare.command || length > PIPE_BUF ||
-	    write(spare.words, text, length) != (ssize_t)length)
+	if (!spare->command || length > PIPE_BUF ||
+	    write(spare->words, text, length) != (ssize_t)length)
 		return false;
-	close(spare.words);
-	spare.command->number = number;
-	spare.command = NULL;
+	close(spare->words);
+	spare->command->number = number;
+	spare->command = NULL;
 	return true;
 }
 
 static void start(int port, uint32_t number, char *text, bool fed)
 {
-	if (!fed && start_spare(number, text))
-		return;
+	int i;
+
+	for (i = 0; !fed && i < SPARES; i++)
+		if (start_spare(&spares[i], number, text))
+			return;
 	if (!begin(number, text, fed))
 		tell_text(port, REFUSED, number, strerror(errno));
 }
 
-/* Best effort: without it, the next command has a shell of its own. */
-static void have_spare(int port, uint32_t number)
+/* Best effort: without it, some later command has a shell of its own. */
+static void have_spare(struct spare *spare)
 {
 	static char text[] = ". " SPARE_WORDS;
 	struct command *command;
 	int i, words = -1;
 
-	if (!spare.command && !mkfifo(SPARE_WORDS, 0600)) {
-		command = begin(0, text, false);
-		/* There is nobody to open it for until the shell does so, too. */
-		for (i = 0; command && words < 0 && i < SPARE_TRIES; i++) {
-			words = open(SPARE_WORDS, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-			poll(NULL, 0, 1);
-		}
-		unlink(SPARE_WORDS);
-		if (words >= 0) {
-			spare.command = command;
-			spare.words = words;
-		} else if (command) {
-			kill(-command->pid, SIGKILL);
-		}
+	if (spare->command || mkfifo(SPARE_WORDS, 0600))
+		return;
+	command = begin(0, text, false);
+	/* There is nobody to open it for until the shell does so, too. */
+	for (i = 0; command && words < 0 && i < SPARE_TRIES; i++) {
+		words = open(SPARE_WORDS, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+		poll(NULL, 0, 1);
 	}
+	unlink(SPARE_WORDS);
+	if (words >= 0) {
+		spare->command = command;
+		spare->words = words;
+	} else if (command) {
+		kill(-command->pid, SIGKILL);
+	}
+}
+
+static void have_spares(int port, uint32_t number)
+{
+	int i;
+
+	for (i = 0; i < SPARES; i++)
+		have_spare(&spares[i]);
 	tell(port, READY, number, NULL, 0);
 }
 
@@ -496,7 +511,7 @@ static void serve(int port, const struct frame *head, char *bytes,
 			kill_command(command);
 		break;
 	case SPARE:
-		have_spare(port, head->number);
+		have_spares(port, head->number);
 		break;
 	case PING:
 		tell(port, PONG, head->number, NULL, 0);
