@@ -17,11 +17,14 @@
 #include <linux/hashtable.h>
 #include <linux/jhash.h>
 #include <linux/ktime.h>
+#include <linux/mm.h>
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
+#include <linux/poison.h>
 #include <linux/random.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
+#include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <net/checksum.h>
@@ -568,20 +571,83 @@ static int context_queue(lua_State *L)
 
 #ifdef XDP_STANDALONE
 
-#define CONTEXT_ADJUST(what)						\
+/* A page pool signs the pages it gives out; other bits of the word are in use. */
+#ifdef PP_MAGIC_MASK
+#define PAGE_POOL_SIGNED	PP_MAGIC_MASK
+#else
+#define PAGE_POOL_SIGNED	(~0x3UL)
+#endif
+
+static bool page_is_pooled(struct page *page)
+{
+	return page && (compound_head(page)->pp_magic & PAGE_POOL_SIGNED) == PP_SIGNATURE;
+}
+
+/*
+ * The kind of memory that a packet's pieces are given back as. The first page
+ * tells: a large packet has it for itself. What veth sends back or elsewhere
+ * holds references to pages, the first of which its pool has let go of; of
+ * others it has not, where they are shared, and yet they are not to go there.
+ */
+static u32 pieces_memory(struct xdp_buff *buff)
+{
+	struct skb_shared_info *shared = xdp_get_shared_info_from_buff(buff);
+	skb_frag_t *last = &shared->frags[shared->nr_frags - 1];
+	u32 queue = buff->rxq->mem.type;
+
+	switch (queue) {
+	case MEM_TYPE_PAGE_SHARED:
+	case MEM_TYPE_PAGE_ORDER0:
+		return page_is_pooled(virt_to_page(buff->data)) ? MEM_TYPE_PAGE_POOL : queue;
+	case MEM_TYPE_PAGE_POOL:
+		/* veth may say so of what it has sent before. */
+		return page_is_pooled(skb_frag_page(last)) ? queue : MEM_TYPE_PAGE_SHARED;
+	default:
+		return queue;
+	}
+}
+
+/*
+ * Pieces that are cut off go back as the queue says, and the queue of veth and
+ * of generic XDP says MEM_TYPE_PAGE_SHARED even of packets that the kernel has
+ * copied into the pages of a page pool. The pool would go on giving out parts
+ * of a page that has been freed. The queue itself is not the script's to
+ * change: in generic mode all CPUs have it in common.
+ */
+static int cut_pieces(struct xdp_buff *buff, int offset)
+{
+	struct xdp_rxq_info *queue = buff->rxq;
+	struct xdp_rxq_info as_it_is = *queue;
+	int ret;
+
+	as_it_is.mem.type = pieces_memory(buff);
+	buff->rxq = &as_it_is;
+	ret = xdp_lua_adjust_tail(buff, offset);
+	buff->rxq = queue;
+	return ret;
+}
+
+static int adjust_tail(struct xdp_buff *buff, int offset)
+{
+	if (offset < 0 && xdp_buff_has_frags(buff))
+		return cut_pieces(buff, offset);
+	return xdp_lua_adjust_tail(buff, offset);
+}
+
+#define CONTEXT_ADJUST(what, adjust)					\
 static int context_adjust_##what(lua_State *L)				\
 {									\
 	struct xdp_callback *callback = lunatik_check(L, 1, &context_class); \
 	int offset = lunatik_checkrange(L, 2, INT_MIN, INT_MAX);	\
 									\
-	lunatik_try(L, xdp_lua_adjust_##what(callback->buff, offset));	\
+	lunatik_try(L, adjust(callback->buff, offset));			\
 	packet_show(callback);						\
 	return 0;							\
 }
 
-CONTEXT_ADJUST(head)
-CONTEXT_ADJUST(tail)
-CONTEXT_ADJUST(meta)
+CONTEXT_ADJUST(head, xdp_lua_adjust_head)
+CONTEXT_ADJUST(tail, adjust_tail)
+CONTEXT_ADJUST(meta, xdp_lua_adjust_meta)
 
 /* return ctx:redirect(ifindex) */
 static int context_redirect(lua_State *L)

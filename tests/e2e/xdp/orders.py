@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from twins import HERE, MARK, ROUTER, attach, detach, dump, load, packed, run, send
+from twins import HERE, MARK, ROUTER, attach, carry, detach, dump, load, packed, run, send
 
 from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
@@ -20,6 +20,9 @@ LOOKUP, UPDATE, DELETE = 0, 8, 16
 PUSH, POP, PEEK = 24, 32, 40
 REDIRECT, RING, PERF, REDIRECT_TO = 48, 49, 50, 51
 HEAD, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB = range(56, 64)
+
+#: Flags by which TAIL and STORE send the frame back afterwards.
+BACK = 1
 
 SMALL = 68
 """Bytes of a frame, if nobody wants another size."""
@@ -58,19 +61,35 @@ class Pair:
 
     def outcomes(self, orders: list[Order], size: int = SMALL) -> dict[str, list[tuple[int, int]]]:
         """What came of each order, (status, value), by whom it was given."""
-        frames = packed(frame(number, order, size) for number, order in enumerate(orders))
-        self.machine.copy_to(frames, "/tmp/frames")
+        self._write_frames(orders, size)
         found = {}
-        for who, where in self.of.items():
+        for who in self.of:
             self.begin(who)
             assert send(self.machine) == len(orders)
             self.end(who)
-            rows = [
-                bytes(int(byte, 16) for byte in one["value"])
-                for one in dump(self.machine, f"{where}/t_outcomes")
-            ]
-            found[who] = [struct.unpack("<qQ", row) for row in rows[: len(orders)]]
+            found[who] = self._written_down(who, len(orders))
         return found
+
+    def sent_back(
+        self, who: str, orders: list[Order], size: int = SMALL
+    ) -> tuple[list[tuple[int, int]], list[bytes]]:
+        """What came of each order, given by one of the two, and the frames that came back."""
+        self._write_frames(orders, size)
+        self.begin(who)
+        arrived = carry(self.machine, to=("client", "c0"))
+        self.end(who)
+        return self._written_down(who, len(orders)), arrived
+
+    def _write_frames(self, orders: list[Order], size: int) -> None:
+        frames = packed(frame(number, order, size) for number, order in enumerate(orders))
+        self.machine.copy_to(frames, "/tmp/frames")
+
+    def _written_down(self, who: str, count: int) -> list[tuple[int, int]]:
+        rows = [
+            bytes(int(byte, 16) for byte in one["value"])
+            for one in dump(self.machine, f"{self.of[who]}/t_outcomes")
+        ]
+        return [struct.unpack("<qQ", row) for row in rows[:count]]
 
 
 def same(orders: list[Order], found: dict[str, list[tuple[int, int]]]) -> None:

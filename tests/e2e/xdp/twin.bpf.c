@@ -3,7 +3,8 @@
  * Does what each frame says, and writes down what came of it: the twin of
  * twin.lua, which must write the same.
  *
- * A frame: after the addresses and the type 0x88b5 a struct order.
+ * A frame: after the addresses and the type 0x88b5 a struct order. TAIL and
+ * STORE with flags send the frame back.
  */
 #include "bpf.h"
 
@@ -232,6 +233,14 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 			load_bytes(ctx, 0, &bytes, sizeof(bytes));
 		outcome.value = packet_length(ctx) << 32 | bytes;
 	}
+	if ((order.what == TAIL || order.what == STORE) && order.flags)
+		action = XDP_TX;
 	map_update(&t_outcomes, &order.number, &outcome, BPF_ANY);
 	return action;
+}
+
+/* At the other end of the wire: veth sends back to devices that have a program only. */
+SECTION("xdp.frags") int let_in(struct xdp_md *ctx)
+{
+	return XDP_PASS;
 }

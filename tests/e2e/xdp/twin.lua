@@ -74,7 +74,7 @@ for i, name in ipairs{"adjust_head", "adjust_tail", "adjust_meta"} do
 		-- What comes before a packet is not known.
 		local known = (i > 1 or delta >= 0) and #packet >= 4
 		local first = known and string.unpack("<I4", packet:getstring(0, 4)) or 0
-		return done and 0 or status(false, why), #packet << 32 | first
+		return done and 0 or status(false, why), #packet << 32 | first, i == 2 and order.back
 	end
 end
 
@@ -90,7 +90,8 @@ end
 
 orders[61] = function(order, ctx)
 	local packet = ctx:packet()
-	return pcall(packet.setstring, packet, order.key, order.value) and 0 or ERRNO.EINVAL, 0
+	local done = pcall(packet.setstring, packet, order.key, order.value)
+	return done and 0 or ERRNO.EINVAL, 0, order.back
 end
 
 -- Words that the order's value is shifted to.
@@ -135,7 +136,7 @@ xdp.attach(function(ctx)
 	if not run then return action.PASS end
 	local order = {
 		bytes = bytes, key = key, raw_key = bytes:sub(9, 12), flags = flags,
-		value = bytes:sub(17, 24),
+		value = bytes:sub(17, 24), back = flags ~= 0 and action.TX,
 	}
 	local state, value, verdict = run(order, ctx)
 	outcomes:update(number, string.pack("<i8I8", state, value))
