@@ -35,6 +35,9 @@ EXACT = {"icount": True, "cpus": 1, "cmdline": ("lunatik.hashseed=0x9e3779b97f4a
 
 NUMBERS = (1, 100, 1000)
 
+#: So many times what eBPF takes a script on the device may take to drop a packet, whatever N is.
+TIMES_EBPF = 8
+
 #: Drops so many sources while the context lasts.
 Way = Callable[[int], AbstractContextManager[object]]
 
@@ -201,19 +204,19 @@ class Bench:
             self.machine.succeed("iptables-legacy -t raw -F")
 
     @contextmanager
-    def program(self, file: str, name: str) -> Iterator[str]:
+    def program(self, file: str, name: str, *, mode: str = "xdpdrv") -> Iterator[str]:
         where = f"/sys/fs/bpf/{file}"
         self.machine.copy_to(compiled(HERE / f"{file}.bpf.c", self.directory), f"/tmp/{file}.o")
         self.machine.succeed(
             f"mkdir {where}; bpftool prog loadall /tmp/{file}.o {where}/progs pinmaps {where}",
-            f"bpftool net attach xdpdrv pinned {where}/progs/{name} dev r0",
+            f"bpftool net attach {mode} pinned {where}/progs/{name} dev r0",
         )
         yield where
-        self.machine.succeed("bpftool net detach xdpdrv dev r0", f"rm -r {where}")
+        self.machine.succeed(f"bpftool net detach {mode} dev r0", f"rm -r {where}")
 
     @contextmanager
-    def ebpf(self, number: int) -> Iterator[None]:
-        with self.program("filter", "drop_sources") as where:
+    def ebpf(self, number: int, *, mode: str = "xdpdrv") -> Iterator[None]:
+        with self.program("filter", "drop_sources", mode=mode) as where:
             rows = []
             for n in range(1, number + 1):
                 key = " ".join(str(byte) for byte in ipaddress.IPv4Address(source(n)).packed)
@@ -295,3 +298,18 @@ def test_drop_sources(machine: Machine, kernel: KernelInfo, tmp_path: Path) -> N
     print(f"bench-json {json.dumps(result)}", file=sys.stderr)
     if file := os.environ.get("LAB_BENCH_OUT"):
         Path(file).write_text(json.dumps(result), encoding="utf-8")
+    compare(
+        {(str(row["filter"]), int(str(row["sources"]))): int(str(row["dropped"])) for row in rows}
+    )
+
+
+def compare(costs: dict[tuple[str, int], int]) -> None:
+    """What docs/performance.md says of dropping by a script on the device, if there is one."""
+    lua, ebpf, rules = "XDPLua, native", "eBPF, XDP native", "iptables, rules in a row"
+    for number in NUMBERS:
+        if (lua, number) not in costs:
+            return
+        assert costs[lua, number] <= TIMES_EBPF * costs[ebpf, number]
+    # One rule is cheaper than a script, see there.
+    assert costs[lua, 100] < costs[rules, 100]
+    assert costs[lua, 1000] < costs[rules, 1000] / 5
