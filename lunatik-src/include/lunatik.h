@@ -287,8 +287,8 @@ lua_Integer lunatik_optrange(lua_State *L, int arg, lua_Integer fallback,
 
 /*
  * Fields of the table at @table, as in netfilter.register{hooknum = ...}. The
- * messages name the field. lunatik_fieldfunction() and lunatik_fieldref()
- * check for a function; lunatik_fieldstring() leaves the string on the stack,
+ * messages name the field. lunatik_fieldref() checks for a
+ * function; lunatik_fieldstring() leaves the string on the stack,
  * which keeps it alive (the field need not); lunatik_fieldref() gives a
  * reference (see lunatik_ref()), or LUA_NOREF when it is absent and @optional.
  */
@@ -304,6 +304,20 @@ int lunatik_fieldref(lua_State *L, int table, const char *name, bool optional);
 int lunatik_ref(lua_State *L, int index);	/* does not pop */
 void lunatik_pushref(lua_State *L, int ref);
 void lunatik_unref(lua_State *L, int ref);	/* any ref, LUA_NOREF too */
+
+/**
+ * lunatik_attempt() - take several things, or give all of them back
+ * @L: Lua state
+ * @take: takes them, one after the other, and notes each in @arg; called with
+ *	the values that the caller has on its stack; may raise errors
+ * @drop: gives back what @take has noted; raises none
+ * @arg: for both
+ *
+ * After an error of @take's @drop is called, and the error raised again. Not
+ * after the one that ends the script: with that goes all that its state holds.
+ */
+void lunatik_attempt(lua_State *L, void (*take)(lua_State *L, void *arg),
+		     void (*drop)(lua_State *L, void *arg), void *arg);
 
 /* ---- objects ----------------------------------------------------------- */
 

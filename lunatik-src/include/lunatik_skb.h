@@ -30,6 +30,12 @@ struct lunatik_packet {
 /* Make the object. In the body of a script; may raise errors. */
 void lunatik_packet_new(lua_State *L, struct lunatik_packet *packet);
 
+/*
+ * Give it back, if no hook will lend a packet through it: also what an error
+ * of lunatik_packet_new() left. @packet may be all zeroes.
+ */
+void lunatik_packet_drop(lua_State *L, struct lunatik_packet *packet);
+
 /**
  * struct lunatik_lending - a packet, for the length of one callback
  * @skb: the packet; the hook's

@@ -274,48 +274,67 @@ static void hook_read(lua_State *L, int table, struct nf_lua_hook *hook)
 	lua_pop(L, 1);
 }
 
-/*
- * netfilter.register{hook =, pf =, hooknum =, priority =, mark =, dev =, fallback =,
- * conntrack =}
- */
-static int netfilter_register(lua_State *L)
+struct registration {
+	struct nf_lua_hook checked;	/* what is taken so far */
+	const char *device;		/* NULL: none */
+};
+
+static void registration_take(lua_State *L, void *arg)
 {
-	struct nf_lua_hook checked = {};
-	struct lunatik_packet packet;
+	struct registration *registration = arg;
+	struct nf_lua_hook *checked = &registration->checked;
+	struct net *net = current->nsproxy->net_ns;
 	struct nf_lua_hook *hook;
-	const char *device;
-	int callback;
 	int ret;
 
-	lunatik_checksleep(L, "netfilter.register");
-	luaL_checktype(L, 1, LUA_TTABLE);
-	hook_read(L, 1, &checked);
-	device = hook_device(L, 1);
-	if (hook_wants_device(&checked.ops) != !!device)
-		luaL_error(L, device ? "field 'dev' is for netdev hooks and inet ingress only" :
-				       "field 'dev' (an interface's name) is missing");
-	lunatik_packet_new(L, &packet);
-	callback = lunatik_fieldref(L, 1, "hook", false);
+	lunatik_packet_new(L, &checked->packet);
+	checked->callback = lunatik_fieldref(L, 1, "hook", false);
 
 	/* Nothing may raise an error from here until the core owns the hook. */
 	hook = lunatik_alloc(L, sizeof(*hook));
-	*hook = checked;
-	hook->packet = packet;
-	hook->callback = callback;
+	*hook = *checked;
 	hook->ops.priv = hook;
 	INIT_LIST_HEAD(&hook->node);
 	lunatik_hook_add(L, &hook->hook, &hook_ops);
 
-	if (device)
-		ret = hook_enter_device(hook, current->nsproxy->net_ns, device);
+	if (registration->device)
+		ret = hook_enter_device(hook, net, registration->device);
 	else
-		ret = hook_enter(hook, current->nsproxy->net_ns);
+		ret = hook_enter(hook, net);
 	if (ret) {
 		/* An inet hook may have been in for IPv4, but not for IPv6. */
 		synchronize_net();
 		lunatik_hook_abort(&hook->hook);
 		lunatik_throw(L, ret);
 	}
+}
+
+static void registration_drop(lua_State *L, void *arg)
+{
+	struct registration *registration = arg;
+
+	lunatik_packet_drop(L, &registration->checked.packet);
+	lunatik_unref(L, registration->checked.callback);
+}
+
+/*
+ * netfilter.register{hook =, pf =, hooknum =, priority =, mark =, dev =, fallback =,
+ * conntrack =}
+ */
+static int netfilter_register(lua_State *L)
+{
+	struct registration registration = { .checked.callback = LUA_NOREF };
+	struct nf_lua_hook *checked = &registration.checked;
+
+	lunatik_checksleep(L, "netfilter.register");
+	luaL_checktype(L, 1, LUA_TTABLE);
+	hook_read(L, 1, checked);
+	registration.device = hook_device(L, 1);
+	if (hook_wants_device(&checked->ops) != !!registration.device)
+		luaL_error(L, registration.device ?
+			   "field 'dev' is for netdev hooks and inet ingress only" :
+			   "field 'dev' (an interface's name) is missing");
+	lunatik_attempt(L, registration_take, registration_drop, &registration);
 	return 0;
 }
 

@@ -247,26 +247,23 @@ static void take_target(lua_State *L, struct probe *probe)
 	}
 }
 
-/* probe.new(symbol or address, {pre = , post = }) */
-static int probe_new(lua_State *L)
-{
+struct making {
+	struct probe *checked;	/* what is taken so far */
 	struct handle *handle;
+};
+
+static void making_take(lua_State *L, void *arg)
+{
+	struct making *making = arg;
 	struct probe *probe;
 	int ret;
 
-	lunatik_checksleep(L, "probe.new");
-	luaL_checktype(L, 2, LUA_TTABLE);
-	handle = lunatik_new(L, &handle_class, sizeof(*handle));
+	making->checked->pre = lunatik_fieldref(L, 2, "pre", true);
+	making->checked->post = lunatik_fieldref(L, 2, "post", true);
 
-	/* Until the core owns the hook, an error leaves the memory to Lua. */
-	probe = lua_newuserdatauv(L, sizeof(*probe), 0);
-	memset(probe, 0, sizeof(*probe));
-	take_target(L, probe);
-	probe->pre = lunatik_fieldref(L, 2, "pre", true);
-	probe->post = lunatik_fieldref(L, 2, "post", true);
-	probe = memcpy(lunatik_alloc(L, sizeof(*probe)), probe, sizeof(*probe));
-	lua_pop(L, 1);
-
+	/* Nothing may raise an error from here until the core owns the hook. */
+	probe = lunatik_alloc(L, sizeof(*probe));
+	*probe = *making->checked;
 	if (*probe->symbol)
 		probe->kprobe.symbol_name = probe->symbol;
 	probe->kprobe.pre_handler = probe_pre;
@@ -278,13 +275,40 @@ static int probe_new(lua_State *L)
 
 	ret = register_kprobe(&probe->kprobe);
 	if (ret) {
-		lunatik_unref(L, probe->pre);
-		lunatik_unref(L, probe->post);
 		lunatik_hook_abort(&probe->hook);
-		return lunatik_throw(L, ret);
+		lunatik_throw(L, ret);
 	}
 	lunatik_hook_get(&probe->hook);
-	handle->probe = probe;
+	making->handle->probe = probe;
+}
+
+static void making_drop(lua_State *L, void *arg)
+{
+	struct making *making = arg;
+
+	lunatik_unref(L, making->checked->pre);
+	lunatik_unref(L, making->checked->post);
+}
+
+/* probe.new(symbol or address, {pre = , post = }) */
+static int probe_new(lua_State *L)
+{
+	struct making making;
+	struct probe *checked;
+
+	lunatik_checksleep(L, "probe.new");
+	luaL_checktype(L, 2, LUA_TTABLE);
+	making.handle = lunatik_new(L, &handle_class, sizeof(*making.handle));
+
+	/* Too large for the stack of the kernel. */
+	checked = lua_newuserdatauv(L, sizeof(*checked), 0);
+	memset(checked, 0, sizeof(*checked));
+	take_target(L, checked);
+	checked->pre = LUA_NOREF;
+	checked->post = LUA_NOREF;
+	making.checked = checked;
+	lunatik_attempt(L, making_take, making_drop, &making);
+	lua_pop(L, 1);
 	return 1;
 }
 

@@ -1163,6 +1163,10 @@ void lunatik_packet_new(lua_State *L, struct lunatik_packet *lent)
 	struct packet *packet = lunatik_new(L, &packet_class, sizeof(*packet));
 	int i;
 
+	for (i = 0; i < WINDOW_BASES; i++)
+		packet->windows[i].ref = LUA_NOREF;
+	lent->ref = lunatik_ref(L, -1);
+	lent->skb = packet;
 	for (i = 0; i < WINDOW_BASES; i++) {
 		struct window *window = &packet->windows[i];
 
@@ -1175,11 +1179,23 @@ void lunatik_packet_new(lua_State *L, struct lunatik_packet *lent)
 		window->ref = lunatik_ref(L, -1);
 		lua_pop(L, 1);
 	}
-	lent->skb = packet;
-	lent->ref = lunatik_ref(L, -1);
 	lua_pop(L, 1);
 }
 EXPORT_SYMBOL_GPL(lunatik_packet_new);
+
+void lunatik_packet_drop(lua_State *L, struct lunatik_packet *lent)
+{
+	struct packet *packet = lent->skb;
+	int i;
+
+	if (!packet)
+		return;
+	for (i = 0; i < WINDOW_BASES; i++)
+		lunatik_unref(L, packet->windows[i].ref);
+	lunatik_unref(L, lent->ref);
+	lent->skb = NULL;
+}
+EXPORT_SYMBOL_GPL(lunatik_packet_drop);
 
 void lunatik_lending_init(struct lunatik_lending *lending, struct sk_buff *skb,
 			  const struct nf_hook_state *state)

@@ -896,14 +896,14 @@ static void options_read(lua_State *L, struct xdp_options *options)
 	options->fallback = actions[optfield(L, "fallback", "open", fallbacks)];
 }
 
-static int push_view(lua_State *L, struct lunatik_object **object)
+/* Notes the object when it is held. */
+static void take_view(lua_State *L, struct lunatik_object **object, int *ref)
 {
-	int ref;
+	struct lunatik_object *made = lunatik_view_new(L);
 
-	*object = lunatik_view_new(L);
-	ref = lunatik_ref(L, -1);
+	*ref = lunatik_ref(L, -1);
+	*object = made;
 	lua_pop(L, 1);
-	return ref;
 }
 
 static bool attached_already(const struct lunatik_runtime *runtime)
@@ -921,43 +921,42 @@ static bool attached_already(const struct lunatik_runtime *runtime)
 	return found;
 }
 
-/* xdp.attach(fn(packet, argument) -> action), to be called from eBPF
- * xdp.attach(fn(ctx, packet) -> action, {dev =, mode = "native"|"generic", fallback =})
- */
-static int xdp_attach(lua_State *L)
+struct attachment {
+	struct xdp_callback *made;	/* what is taken so far */
+	struct xdp_options options;
+};
+
+static void attachment_refs(lua_State *L, struct xdp_callback *made)
+{
+	take_view(L, &made->packet_object, &made->packet);
+	if (made->standalone) {
+		lunatik_new(L, &context_class, 0);
+		made->context = lunatik_ref(L, -1);
+		made->context_object = lunatik_object(L, -1);
+	} else {
+		take_view(L, &made->argument_object, &made->argument);
+	}
+	made->function = lunatik_ref(L, 1);
+}
+
+static void attachment_take(lua_State *L, void *arg)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	size_t length = script_length(runtime);
-	struct xdp_callback made = {};
-	struct xdp_options options = {};
+	struct attachment *attachment = arg;
+	struct xdp_options *options = &attachment->options;
 	struct xdp_callback *callback;
 	int ret;
 
-	lunatik_checksleep(L, "xdp.attach");
-	luaL_checktype(L, 1, LUA_TFUNCTION);
-	made.standalone = !lua_isnoneornil(L, 2);
-	if (made.standalone)
-		options_read(L, &options);
-	else if (attached_already(runtime))
-		lunatik_throw(L, -EBUSY);
-
-	made.packet = push_view(L, &made.packet_object);
-	if (made.standalone) {
-		lunatik_new(L, &context_class, 0);
-		made.context_object = lunatik_object(L, -1);
-		made.context = lunatik_ref(L, -1);
-	} else {
-		made.argument = push_view(L, &made.argument_object);
-	}
-	made.function = lunatik_ref(L, 1);
+	attachment_refs(L, attachment->made);
 
 	/* Nothing may raise an error from here until the core owns the hook. */
 	callback = lunatik_alloc(L, sizeof(*callback) + length + 1);
-	*callback = made;
+	*callback = *attachment->made;
 	memcpy(callback->script, lunatik_name(runtime), length);
 	callback->hash = script_hash(callback->script, length);
 	callback->cpu = lunatik_cpu(runtime);
-	callback->fallback = options.fallback;
+	callback->fallback = options->fallback;
 	callback->packet_view.ops = &packet_ops;
 	callback->packet_view.lent = callback;
 	callback->argument_view.ops = &lunatik_memory_ops;
@@ -965,10 +964,10 @@ static int xdp_attach(lua_State *L)
 	INIT_HLIST_NODE(&callback->node);
 	lunatik_hook_add(L, &callback->hook, &callback_ops);
 	callback_publish(callback);
-	if (!made.standalone)
-		return 0;
+	if (!callback->standalone)
+		return;
 
-	ret = device_enter(callback, options.dev, options.flags);
+	ret = device_enter(callback, options->dev, options->flags);
 	if (ret) {
 		/* No device has it, and callback_stop() would wait for RTNL. */
 		callback_hide(callback);
@@ -976,6 +975,39 @@ static int xdp_attach(lua_State *L)
 		lunatik_throw(L, ret);
 	}
 	/* The callback may be gone again, with its device. */
+}
+
+static void attachment_drop(lua_State *L, void *arg)
+{
+	struct attachment *attachment = arg;
+
+	lunatik_unref(L, attachment->made->packet);
+	lunatik_unref(L, attachment->made->context);
+	lunatik_unref(L, attachment->made->argument);
+	lunatik_unref(L, attachment->made->function);
+}
+
+/* xdp.attach(fn(packet, argument) -> action), to be called from eBPF
+ * xdp.attach(fn(ctx, packet) -> action, {dev =, mode = "native"|"generic", fallback =})
+ */
+static int xdp_attach(lua_State *L)
+{
+	struct xdp_callback made = {
+		.packet = LUA_NOREF,
+		.context = LUA_NOREF,
+		.argument = LUA_NOREF,
+		.function = LUA_NOREF,
+	};
+	struct attachment attachment = { .made = &made };
+
+	lunatik_checksleep(L, "xdp.attach");
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	made.standalone = !lua_isnoneornil(L, 2);
+	if (made.standalone)
+		options_read(L, &attachment.options);
+	else if (attached_already(lunatik_toruntime(L)))
+		lunatik_throw(L, -EBUSY);
+	lunatik_attempt(L, attachment_take, attachment_drop, &attachment);
 	return 0;
 }
 

@@ -471,40 +471,70 @@ static int function_fill(struct xt_lua_function *function, enum xt_lua_kind kind
 	return ret;
 }
 
-static int function_offer(lua_State *L, enum xt_lua_kind kind, const char *field)
-{
-	struct xt_lua_function checked = {};
-	struct xt_lua_function *function;
+struct function_offer {
+	struct xt_lua_function checked;	/* what is taken so far */
+	enum xt_lua_kind kind;
+	const char *field;
 	const char *name;
-	size_t length;
+};
+
+static void offer_take(lua_State *L, void *arg)
+{
+	struct function_offer *offer = arg;
+	struct xt_lua_function *checked = &offer->checked;
+	struct xt_lua_function *function;
 	int ret;
 
-	lunatik_checksleep(L, "xtable");
-	luaL_checktype(L, 1, LUA_TTABLE);
-	name = lunatik_fieldstring(L, 1, "name", &length);
-	if (!length || length >= XT_LUA_NAME_MAX || strlen(name) != length)
-		return luaL_error(L, "field 'name' wants 1 to %d characters", XT_LUA_NAME_MAX - 1);
-	lunatik_optfieldrange(L, 1, "revision", 0, 0, U8_MAX);
-	checked.family = lunatik_optfieldrange(L, 1, "family", NFPROTO_UNSPEC, 0,
-					       NFPROTO_NUMPROTO - 1);
-	checked.proto = lunatik_optfieldrange(L, 1, "proto", 0, 0, U8_MAX);
-	checked.hooks = lunatik_optfieldrange(L, 1, "hooks", 0, 0, U32_MAX);
-	if (!checked.hooks)
-		checked.hooks = U32_MAX;
-	checked.callback = lunatik_fieldref(L, 1, field, false);
-	checked.checkentry = lunatik_fieldref(L, 1, "checkentry", true);
-	checked.destroy = lunatik_fieldref(L, 1, "destroy", true);
-	lunatik_packet_new(L, &checked.packet);
+	checked->callback = lunatik_fieldref(L, 1, offer->field, false);
+	checked->checkentry = lunatik_fieldref(L, 1, "checkentry", true);
+	checked->destroy = lunatik_fieldref(L, 1, "destroy", true);
+	lunatik_packet_new(L, &checked->packet);
 
 	/* Nothing may raise an error from here until the core owns it. */
 	function = lunatik_alloc(L, sizeof(*function));
-	*function = checked;
+	*function = *checked;
 	lunatik_hook_add(L, &function->hook, &function_ops);
-	ret = function_fill(function, kind, name);
+	ret = function_fill(function, offer->kind, offer->name);
 	if (ret) {
 		lunatik_hook_abort(&function->hook);
 		lunatik_throw(L, ret);
 	}
+}
+
+static void offer_drop(lua_State *L, void *arg)
+{
+	struct function_offer *offer = arg;
+
+	lunatik_unref(L, offer->checked.callback);
+	lunatik_unref(L, offer->checked.checkentry);
+	lunatik_unref(L, offer->checked.destroy);
+	lunatik_packet_drop(L, &offer->checked.packet);
+}
+
+static int function_offer(lua_State *L, enum xt_lua_kind kind, const char *field)
+{
+	struct function_offer offer = {
+		.checked.callback = LUA_NOREF,
+		.checked.checkentry = LUA_NOREF,
+		.checked.destroy = LUA_NOREF,
+		.kind = kind,
+		.field = field,
+	};
+	size_t length;
+
+	lunatik_checksleep(L, "xtable");
+	luaL_checktype(L, 1, LUA_TTABLE);
+	offer.name = lunatik_fieldstring(L, 1, "name", &length);
+	if (!length || length >= XT_LUA_NAME_MAX || strlen(offer.name) != length)
+		return luaL_error(L, "field 'name' wants 1 to %d characters", XT_LUA_NAME_MAX - 1);
+	lunatik_optfieldrange(L, 1, "revision", 0, 0, U8_MAX);
+	offer.checked.family = lunatik_optfieldrange(L, 1, "family", NFPROTO_UNSPEC, 0,
+						     NFPROTO_NUMPROTO - 1);
+	offer.checked.proto = lunatik_optfieldrange(L, 1, "proto", 0, 0, U8_MAX);
+	offer.checked.hooks = lunatik_optfieldrange(L, 1, "hooks", 0, 0, U32_MAX);
+	if (!offer.checked.hooks)
+		offer.checked.hooks = U32_MAX;
+	lunatik_attempt(L, offer_take, offer_drop, &offer);
 	return 0;
 }
 

@@ -140,6 +140,25 @@ def test_what_cannot_be_probed_is_forgotten(script: Script) -> None:
     )
 
 
+def test_a_handler_beside_a_wrong_one_is_forgotten(script: Script) -> None:
+    script(
+        f"""
+        local probe = require("probe")
+        local kept = setmetatable({{}}, {{__mode = "k"}})
+        local function try()
+            local pre = function() return kept end
+            kept[pre] = true
+            raises("function expected", probe.new, "{SYSCALL}", {{pre = pre, post = 1}})
+        end
+        try()
+        collectgarbage()
+        collectgarbage()
+        assert(next(kept) == nil)
+        """,
+        context="hardirq",
+    )
+
+
 @pytest.mark.parametrize("context", ["process", "softirq"])
 def test_refused_where_it_could_not_run(script: Script, context: str) -> None:
     with pytest.raises(CommandFailed, match="not available in a"):

@@ -70,6 +70,34 @@ def test_copy_does_not_hold_a_namespace_that_goes(machine: Machine) -> None:
     machine.succeed("lunatik stop hook")
 
 
+def test_what_is_refused_is_forgotten(machine: Machine) -> None:
+    run(
+        machine,
+        """
+        local netfilter, nf = require("netfilter"), require("linux.nf")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function try()
+            local function one() return kept end
+            kept[one] = true
+            local ok, why = pcall(netfilter.register, {
+                hook = one, pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "nosuch",
+            })
+            assert(not ok and tostring(why):find("ENODEV"), why)
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        try()
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 50 do try() end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """,
+    )
+
+
 def test_copies_are_on_the_account_of_their_runtime(machine: Machine) -> None:
     wire(machine, ROUTED)
     machine.succeed("echo 2097152 >/sys/module/lunatik/parameters/memory")

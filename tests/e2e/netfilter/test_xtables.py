@@ -113,6 +113,38 @@ def test_name_is_taken_once(machine: Machine) -> None:
     machine.succeed("lunatik stop one", "lunatik run two softirq")
 
 
+def test_what_is_refused_is_forgotten(machine: Machine) -> None:
+    run(
+        machine,
+        """
+        local xtable = require("xtable")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function try(wanted, field)
+            local function one() return kept end
+            local function two() return kept end
+            kept[one], kept[two] = true, true
+            local ok, why = pcall(xtable.match, {
+                name = "taken", match = one, checkentry = two, destroy = field,
+            })
+            assert(not ok and tostring(why):find(wanted), why)
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        xtable.match{name = "taken", match = function() end}
+        try("EEXIST")
+        try("function expected", 1)
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 100 do try("EEXIST") try("function expected", 1) end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """,
+        name="rules",
+    )
+
+
 def test_dead_script_does_not_hold_its_table(machine: Machine, kernel: KernelInfo) -> None:
     if not kernel.has("IP_NF_FILTER"):
         pytest.skip("this kernel has no legacy tables")

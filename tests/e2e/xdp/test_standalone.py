@@ -86,6 +86,33 @@ def test_second_script_is_refused(node: Machine) -> None:
     node.fail("reach")
 
 
+def test_what_is_refused_is_forgotten(node: Machine) -> None:
+    script(
+        node,
+        """
+        local xdp = require("xdp")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function try()
+            local function one() return kept end
+            kept[one] = true
+            local ok, why = pcall(xdp.attach, one, {dev = "nosuch"})
+            assert(not ok and tostring(why):find("ENODEV"), why)
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        try()
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 50 do try() end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """,
+    )
+    node.succeed("lunatik run filter softirq")
+
+
 def test_helper_refuses_what_its_twin_refuses(node: Machine) -> None:
     script(
         node,
