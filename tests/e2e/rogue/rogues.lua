@@ -778,9 +778,13 @@ return debug.getregistry()
 --- debug_metatable: "nil value"
 debug.setmetatable(package.loaded.rcu.table(), {})
 
---- debug_hook: budget|"nil value"
-debug.sethook()
-while true do end
+--- debug_hook: budget
+debug.sethook(function() debug.sethook() end, "crl", 1)
+while true do debug.sethook() end
+
+--- debug_hook_without_end: budget
+debug.sethook(function() while true do end end, "", 1)
+for _ = 1, 100 do end
 
 --- loaded_gone: fine
 local loaded = package.loaded
