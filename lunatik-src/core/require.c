@@ -159,8 +159,10 @@ static int search_lua(lua_State *L, const char *name)
 {
 	int base = lua_gettop(L);
 	const char *path, *end, *file;
+	size_t length;
 
-	file = luaL_gsub(L, name, ".", "/");
+	luaL_gsub(L, name, ".", "/");
+	file = lua_tolstring(L, -1, &length);
 	lua_getfield(L, lua_upvalueindex(1), "path");
 	path = lua_tostring(L, -1);
 	if (!path)
@@ -171,6 +173,8 @@ static int search_lua(lua_State *L, const char *name)
 
 		end = strchrnul(path, ';');
 		luaL_checkstack(L, 8, NULL);
+		/* All of it, however much of the name search_template() has room for. */
+		lunatikvm_charge(L, (end - path + length) / 16);
 		if (search_template(L, path, end - path, file))
 			return 2;
 		lunatikvm_charge(L, 100);

@@ -362,6 +362,10 @@ pcall(string.rep)
 --- names_of_dots: budget / "interrupt|sleep"
 require(("."):rep(1 << 14))
 
+--- name_for_each_template: budget / "interrupt|sleep"
+package.path = ("/lib/modules/lua/?;"):rep(200)
+require(("x"):rep(1 << 18))
+
 --- results_handed_up: budget
 local function f(n, ...)
 	if n == 0 then return ... end
