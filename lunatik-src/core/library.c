@@ -143,32 +143,10 @@ void lunatik_unref(lua_State *L, int ref)
 }
 EXPORT_SYMBOL_GPL(lunatik_unref);
 
-struct attempt {
-	void (*take)(lua_State *L, void *arg);
-	void *arg;
-};
-
-static int attempt_take(lua_State *L)
-{
-	struct attempt *attempt = lua_touserdata(L, -1);
-
-	lua_pop(L, 1);
-	attempt->take(L, attempt->arg);
-	return 0;
-}
-
 void lunatik_attempt(lua_State *L, void (*take)(lua_State *L, void *arg),
 		     void (*drop)(lua_State *L, void *arg), void *arg)
 {
-	struct attempt attempt = { .take = take, .arg = arg };
-	int top = lua_gettop(L), i;
-
-	luaL_checkstack(L, top + 2, NULL);
-	lua_pushcfunction(L, attempt_take);
-	for (i = 1; i <= top; i++)
-		lua_pushvalue(L, i);
-	lua_pushlightuserdata(L, &attempt);
-	if (lua_pcall(L, top + 1, 0, 0) == LUA_OK)
+	if (lunatikvm_try(L, take, arg) == LUA_OK)
 		return;
 	drop(L, arg);
 	lua_error(L);

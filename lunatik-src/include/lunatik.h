@@ -308,13 +308,15 @@ void lunatik_unref(lua_State *L, int ref);	/* any ref, LUA_NOREF too */
 /**
  * lunatik_attempt() - take several things, or give all of them back
  * @L: Lua state
- * @take: takes them, one after the other, and notes each in @arg; called with
- *	the values that the caller has on its stack; may raise errors
- * @drop: gives back what @take has noted; raises none
+ * @take: takes them, one after the other, and notes each in @arg; runs on the
+ *	caller's stack, which is left as it was; may raise errors, but none
+ *	once it has succeeded
+ * @drop: gives back what @take has noted; raises none, so no more than
+ *	lunatik_unref(); the error is on top of the stack
  * @arg: for both
  *
- * After an error of @take's @drop is called, and the error raised again. Not
- * after the one that ends the script: with that goes all that its state holds.
+ * After an error of @take's @drop is called, and the error raised again: also
+ * after the one that ends the script, which is then stopped, whatever is raised.
  */
 void lunatik_attempt(lua_State *L, void (*take)(lua_State *L, void *arg),
 		     void (*drop)(lua_State *L, void *arg), void *arg);

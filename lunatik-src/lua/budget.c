@@ -302,6 +302,16 @@ int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L,
 	return place.jump.status;
 }
 
+int lunatikvm_try(lua_State *L, void (*function)(lua_State *L, void *arg), void *arg)
+{
+	ptrdiff_t top = savestack(L, L->top.p);
+	int status = luaD_pcall(L, function, arg, top, 0);
+
+	if (status == LUA_OK)
+		L->top.p = restorestack(L, top);
+	return status;
+}
+
 u64 lunatikvm_used(lua_State *L)
 {
 	const struct lunatikvm *vm = &G(L)->vm;

@@ -64,6 +64,15 @@ struct lunatikvm_result {
 int lunatikvm_call(lua_State *L, u64 instructions, int (*function)(lua_State *L, void *arg),
 		   void *arg, lua_CFunction handler, struct lunatikvm_result *result);
 
+/*
+ * lua_pcall() of a C function in the frame of the one that calls: with its
+ * stack, and with errors that tell the place in the script. Nothing is charged.
+ *
+ * Return: LUA_OK with as many values on the stack as before; or what
+ * lua_pcall() would, with the error on top of them.
+ */
+int lunatikvm_try(lua_State *L, void (*function)(lua_State *L, void *arg), void *arg);
+
 /* Instructions charged since the state exists. */
 u64 lunatikvm_used(lua_State *L);
 

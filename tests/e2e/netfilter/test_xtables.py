@@ -145,6 +145,20 @@ def test_what_is_refused_is_forgotten(machine: Machine) -> None:
     )
 
 
+def test_refusal_tells_the_place(machine: Machine) -> None:
+    run(
+        machine,
+        """
+        local xtable = require("xtable")
+        local ok, why = pcall(function()
+            xtable.match{name = "odd", match = 1}
+        end)
+        assert(not ok and why:find("^%g+:%d+: bad field 'match'"), why)
+        """,
+        name="rules",
+    )
+
+
 def test_dead_script_does_not_hold_its_table(machine: Machine, kernel: KernelInfo) -> None:
     if not kernel.has("IP_NF_FILTER"):
         pytest.skip("this kernel has no legacy tables")
