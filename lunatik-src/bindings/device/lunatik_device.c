@@ -26,7 +26,7 @@ struct luadevice {
 	struct lunatik_hook hook;
 	char name[DEVICE_NAME_MAX];
 	umode_t mode;
-	int driver;		/* reference to the script's table */
+	int driver;		/* reference to the script's table; by the runtime's lock */
 	u32 minor;
 	struct device *device;	/* until the hook is stopped */
 };
@@ -58,6 +58,10 @@ struct operation {
 /* Push the function and the table; false if there is no such function. */
 static bool push_callback(lua_State *L, struct operation *operation)
 {
+	if (operation->device->driver == LUA_NOREF) {
+		operation->result = -ENODEV;
+		return false;
+	}
 	lunatik_pushref(L, operation->device->driver);
 	if (lua_getfield(L, -1, operation->name) == LUA_TNIL) {
 		operation->result = operation->optional ? 0 : -ENXIO;
@@ -359,37 +363,54 @@ static void check_callback(lua_State *L, const char *name)
 	lua_pop(L, 1);
 }
 
-/* new{name = , open = , read = , write = , release = , mode = } */
-static int device_new(lua_State *L)
-{
-	struct luadevice checked = {};
-	struct luadevice *device;
+struct making {
+	struct luadevice checked;	/* what is taken so far */
 	struct handle *handle;
+};
+
+static void making_take(lua_State *L, void *arg)
+{
+	struct making *making = arg;
+	struct luadevice *device;
 	int ret;
 
-	luaL_checktype(L, 1, LUA_TTABLE);
-	lunatik_checksleep(L, "device.new");
-	take_name(L, &checked);
-	check_callback(L, "open");
-	check_callback(L, "read");
-	check_callback(L, "write");
-	check_callback(L, "release");
-	checked.mode = lunatik_optfieldrange(L, 1, "mode", 0600, 0, 0777);
-
-	handle = lunatik_new(L, &handle_class, sizeof(*handle));
-	checked.driver = lunatik_ref(L, 1);
+	making->checked.driver = lunatik_ref(L, 1);
 	device = lunatik_alloc(L, sizeof(*device));
-	*device = checked;
+	*device = making->checked;
 
 	lunatik_hook_add(L, &device->hook, &device_hook_ops);
 	ret = device_register_named(device);
 	if (ret) {
+		/* An open() that found it meanwhile waits for the runtime. */
+		device->driver = LUA_NOREF;
 		lunatik_hook_abort(&device->hook);
-		lunatik_unref(L, checked.driver);
-		return lunatik_throw(L, ret);
+		lunatik_throw(L, ret);
 	}
 	lunatik_hook_get(&device->hook);
-	handle->device = device;
+	making->handle->device = device;
+}
+
+static void making_drop(lua_State *L, void *arg)
+{
+	lunatik_unref(L, ((struct making *)arg)->checked.driver);
+}
+
+/* new{name = , open = , read = , write = , release = , mode = } */
+static int device_new(lua_State *L)
+{
+	struct making making = { .checked.driver = LUA_NOREF };
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	lunatik_checksleep(L, "device.new");
+	take_name(L, &making.checked);
+	check_callback(L, "open");
+	check_callback(L, "read");
+	check_callback(L, "write");
+	check_callback(L, "release");
+	making.checked.mode = lunatik_optfieldrange(L, 1, "mode", 0600, 0, 0777);
+
+	making.handle = lunatik_new(L, &handle_class, sizeof(*making.handle));
+	lunatik_attempt(L, making_take, making_drop, &making);
 	return 1;
 }
 

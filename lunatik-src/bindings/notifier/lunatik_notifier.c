@@ -456,11 +456,47 @@ static const struct lunatik_class handle_class = {
 	.owner = THIS_MODULE,
 };
 
+struct making {
+	const struct notifier_kind *kind;
+	struct handle *handle;
+	int callback;			/* what is taken so far */
+};
+
+static void making_take(lua_State *L, void *arg)
+{
+	struct making *making = arg;
+	struct notifier *notifier;
+	int ret;
+
+	making->callback = lunatik_ref(L, 1);
+	notifier = lunatik_alloc(L, sizeof(*notifier));
+	notifier->kind = making->kind;
+	notifier->callback = making->callback;
+	notifier->block.notifier_call = making->kind->call;
+	spin_lock_init(&notifier->pending_lock);
+	INIT_LIST_HEAD(&notifier->pending);
+	notifier->namespace = current->nsproxy->net_ns->net_cookie;
+	notifier->replaying = true;
+	lunatik_hook_add(L, &notifier->hook, &notifier_ops);
+
+	ret = making->kind->enter(&notifier->block);
+	if (ret) {
+		lunatik_hook_abort(&notifier->hook);
+		lunatik_throw(L, ret);
+	}
+	WRITE_ONCE(notifier->replaying, false);
+	lunatik_hook_get(&notifier->hook);
+	making->handle->notifier = notifier;
+}
+
+static void making_drop(lua_State *L, void *arg)
+{
+	lunatik_unref(L, ((struct making *)arg)->callback);
+}
+
 static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *kind)
 {
-	struct notifier *notifier;
-	struct handle *handle;
-	int callback, ret;
+	struct making making = { .kind = kind, .callback = LUA_NOREF };
 
 	lunatik_checkcontext(L, kind->context, kind->name);
 	lunatik_checksleep(L, kind->name);
@@ -470,30 +506,10 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	if (get_count(L) >= NOTIFIER_MAX)
 		luaL_error(L, "%s: a runtime has %d notifiers at most", kind->name, NOTIFIER_MAX);
 	set_count(L, get_count(L));
-	handle = lunatik_new(L, &handle_class, sizeof(*handle));
-	callback = lunatik_ref(L, 1);
-
-	notifier = lunatik_alloc(L, sizeof(*notifier));
-	notifier->kind = kind;
-	notifier->callback = callback;
-	notifier->block.notifier_call = kind->call;
-	spin_lock_init(&notifier->pending_lock);
-	INIT_LIST_HEAD(&notifier->pending);
-	notifier->namespace = current->nsproxy->net_ns->net_cookie;
-	notifier->replaying = true;
-	lunatik_hook_add(L, &notifier->hook, &notifier_ops);
-
-	ret = kind->enter(&notifier->block);
-	if (ret) {
-		lunatik_hook_abort(&notifier->hook);
-		lunatik_unref(L, callback);
-		lunatik_throw(L, ret);
-	}
-	WRITE_ONCE(notifier->replaying, false);
-	lunatik_hook_get(&notifier->hook);
-	handle->notifier = notifier;
+	making.handle = lunatik_new(L, &handle_class, sizeof(*making.handle));
+	lunatik_attempt(L, making_take, making_drop, &making);
 	set_count(L, get_count(L) + 1);
-	return notifier;
+	return making.handle->notifier;
 }
 
 static int notifier_netdevice(lua_State *L)

@@ -90,35 +90,51 @@ static const struct lunatik_class ticker_class = {
 	.owner = THIS_MODULE,
 };
 
-/* new(ms, function(count)) */
-static int ticker_new(lua_State *L)
-{
-	lua_Integer ms = lunatik_checkrange(L, 1, 1, TICKER_MS_MAX);
+struct making {
+	unsigned long period;
 	struct ticker_handle *handle;
+	int callback;			/* what is taken so far */
+};
+
+/* All that can fail comes before the hook is the core's. */
+static void making_take(lua_State *L, void *arg)
+{
+	int cpu = lunatik_cpu(lunatik_toruntime(L));
+	struct making *making = arg;
 	struct ticker *ticker;
-	int callback, cpu;
 
-	luaL_checktype(L, 2, LUA_TFUNCTION);
-	lunatik_checksleep(L, "ticker.new");
-
-	/* All that can fail comes before the hook is the core's. */
-	handle = lunatik_new(L, &ticker_class, sizeof(*handle));
-	callback = lunatik_ref(L, 2);
+	making->callback = lunatik_ref(L, 2);
 	ticker = lunatik_alloc(L, sizeof(*ticker));
-	ticker->period = msecs_to_jiffies(ms);
-	ticker->callback = callback;
-	cpu = lunatik_cpu(lunatik_toruntime(L));
+	ticker->period = making->period;
+	ticker->callback = making->callback;
 	timer_setup(&ticker->timer, ticker_expired, cpu < 0 ? 0 : TIMER_PINNED);
 
 	lunatik_hook_add(L, &ticker->hook, &ticker_ops);
 	lunatik_hook_get(&ticker->hook);
-	handle->ticker = ticker;
+	making->handle->ticker = ticker;
 	/* On another CPU the runtime of one would never answer. */
 	ticker->timer.expires = jiffies + ticker->period;
 	if (cpu < 0)
 		add_timer(&ticker->timer);
 	else
 		add_timer_on(&ticker->timer, cpu);
+}
+
+static void making_drop(lua_State *L, void *arg)
+{
+	lunatik_unref(L, ((struct making *)arg)->callback);
+}
+
+/* new(ms, function(count)) */
+static int ticker_new(lua_State *L)
+{
+	struct making making = { .callback = LUA_NOREF };
+
+	making.period = msecs_to_jiffies(lunatik_checkrange(L, 1, 1, TICKER_MS_MAX));
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lunatik_checksleep(L, "ticker.new");
+	making.handle = lunatik_new(L, &ticker_class, sizeof(*making.handle));
+	lunatik_attempt(L, making_take, making_drop, &making);
 	return 1;
 }
 

@@ -113,27 +113,42 @@ static const struct lunatik_class timer_class = {
 	.owner = THIS_MODULE,
 };
 
-/* new(function) -> a timer that is not started */
-static int timer_new(lua_State *L)
-{
+struct making {
 	struct timer_handle *handle;
+	int callback;			/* what is taken so far */
+};
+
+/* All that can fail comes before the hook is the core's. */
+static void making_take(lua_State *L, void *arg)
+{
+	struct making *making = arg;
 	struct timer *timer;
-	int callback;
 
-	luaL_checktype(L, 1, LUA_TFUNCTION);
-	lunatik_checksleep(L, "timer.new");
-
-	/* All that can fail comes before the hook is the core's. */
-	handle = lunatik_new(L, &timer_class, sizeof(*handle));
-	callback = lunatik_ref(L, 1);
+	making->callback = lunatik_ref(L, 1);
 	timer = lunatik_alloc(L, sizeof(*timer));
-	timer->callback = callback;
+	timer->callback = making->callback;
 	timer_setup(&timer->list, timer_expired,
 		    lunatik_cpu(lunatik_toruntime(L)) < 0 ? 0 : TIMER_PINNED);
 
 	lunatik_hook_add(L, &timer->hook, &timer_hook_ops);
 	lunatik_hook_get(&timer->hook);
-	handle->timer = timer;
+	making->handle->timer = timer;
+}
+
+static void making_drop(lua_State *L, void *arg)
+{
+	lunatik_unref(L, ((struct making *)arg)->callback);
+}
+
+/* new(function) -> a timer that is not started */
+static int timer_new(lua_State *L)
+{
+	struct making making = { .callback = LUA_NOREF };
+
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	lunatik_checksleep(L, "timer.new");
+	making.handle = lunatik_new(L, &timer_class, sizeof(*making.handle));
+	lunatik_attempt(L, making_take, making_drop, &making);
 	return 1;
 }
 

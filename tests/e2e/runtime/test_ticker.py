@@ -93,3 +93,33 @@ def test_each_cpu_has_its_own(machine: Machine, kind: str) -> None:
         """
     )
     assert [int(count) > 5 for count in entries.split()] == [True, True], entries
+
+
+NEW = {"ticker": "ticker.new(60000, one)", "timer": "timer.new(one)"}
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_what_there_is_no_memory_for_is_forgotten(machine: Machine, kind: str) -> None:
+    """All but the last piece of a hook fits under the cap, again and again."""
+    machine.copy_to(
+        f"""
+        local {kind} = require("{kind}")
+        local kept = setmetatable({{}}, {{__mode = "k"}})
+        local function try()
+            local function one() return kept end
+            kept[one] = true
+            {NEW[kind]}
+        end
+        local made, refused = 0, 0
+        while refused < 20 do
+            if pcall(try) then made = made + 1 else refused = refused + 1 end
+        end
+        collectgarbage()
+        collectgarbage()
+        local held = 0
+        for _ in pairs(kept) do held = held + 1 end
+        assert(made > 0 and held == made, held .. " functions are held for " .. made)
+        """.encode(),
+        "/lib/modules/lua/many.lua",
+    )
+    machine.lua('require("lunatik").runtime("many", "softirq", {memory = 400000}):stop()')
