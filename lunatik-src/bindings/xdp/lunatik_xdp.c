@@ -50,7 +50,7 @@ struct xdp_callback {
 	struct hlist_node node;		/* in callbacks */
 	u32 hash;			/* of script; fixed */
 	int cpu;			/* -1: all; fixed */
-	int function;			/* references, fixed */
+	int function;			/* references, fixed until it is ended */
 	int packet;
 	int argument;
 	int context;
@@ -62,7 +62,7 @@ struct xdp_callback {
 	struct lunatik_memory argument_memory;
 	struct xdp_buff *buff;		/* lent; NULL between packets */
 	bool standalone;		/* fixed */
-	bool ended;			/* by detach(): no packets any more */
+	bool ended;			/* by detach(): no packets any more; never cleared */
 	bool redirected;		/* this packet, as redirect() has noted */
 	u32 fallback;			/* verdict if the script has none; fixed */
 	atomic64_t failures;
@@ -180,6 +180,8 @@ static int callback_handle(lua_State *L, void *arg)
 	struct xdp_callback *callback = call->callback;
 	lua_Integer action;
 
+	if (callback->ended)		/* while this packet waited for the lock */
+		return -ESHUTDOWN;
 	callback->buff = call->buff;
 	callback->redirected = false;
 	packet_show(callback);
@@ -214,6 +216,9 @@ static void callback_take_back(void *arg)
 	struct xdp_call *call = arg;
 	struct xdp_callback *callback = call->callback;
 
+	/* Nothing was lent; of an ended callback the objects may be gone. */
+	if (!callback->buff)
+		return;
 	lunatik_attach(callback->packet_object, NULL);
 	if (callback->context_object)
 		lunatik_attach(callback->context_object, NULL);
@@ -977,14 +982,17 @@ static void attachment_take(lua_State *L, void *arg)
 	/* The callback may be gone again, with its device. */
 }
 
+static void callback_drop(lua_State *L, const struct xdp_callback *callback)
+{
+	lunatik_unref(L, callback->packet);
+	lunatik_unref(L, callback->context);
+	lunatik_unref(L, callback->argument);
+	lunatik_unref(L, callback->function);
+}
+
 static void attachment_drop(lua_State *L, void *arg)
 {
-	struct attachment *attachment = arg;
-
-	lunatik_unref(L, attachment->made->packet);
-	lunatik_unref(L, attachment->made->context);
-	lunatik_unref(L, attachment->made->argument);
-	lunatik_unref(L, attachment->made->function);
+	callback_drop(L, ((struct attachment *)arg)->made);
 }
 
 /* xdp.attach(fn(packet, argument) -> action), to be called from eBPF
@@ -1011,6 +1019,23 @@ static int xdp_attach(lua_State *L)
 	return 0;
 }
 
+/*
+ * In an entry, the runtime's lock held: no other callback is running, and none
+ * comes once it is ended. But the one that calls detach() itself still has its
+ * packet, and its objects are to be taken back. So it keeps what it has, as one
+ * does whose device is gone, until the runtime ends: where callbacks run nothing
+ * is attached, so these never add up.
+ */
+static void callback_end(lua_State *L, struct xdp_callback *callback)
+{
+	if (callback->ended)
+		return;
+	WRITE_ONCE(callback->ended, true);
+	lunatik_hook_cancel(&callback->hook);
+	if (!callback->buff)
+		callback_drop(L, callback);
+}
+
 /* xdp.detach(): all callbacks of this runtime */
 static int xdp_detach(lua_State *L)
 {
@@ -1019,12 +1044,9 @@ static int xdp_detach(lua_State *L)
 	int bucket;
 
 	spin_lock_bh(&callbacks_lock);
-	hash_for_each(callbacks, bucket, callback, node) {
-		if (callback->hook.runtime != runtime)
-			continue;
-		WRITE_ONCE(callback->ended, true);
-		lunatik_hook_cancel(&callback->hook);
-	}
+	hash_for_each(callbacks, bucket, callback, node)
+		if (callback->hook.runtime == runtime)
+			callback_end(L, callback);
 	spin_unlock_bh(&callbacks_lock);
 	return 0;
 }

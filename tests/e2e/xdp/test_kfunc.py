@@ -56,6 +56,35 @@ def test_script_decides_and_answers(asking: Machine, percpu: str) -> None:
     asking.succeed("lunatik stop verdict", "reach")
 
 
+def test_what_is_detached_is_forgotten(node: Machine) -> None:
+    node.module("lunatik_xdp")
+    node.copy_to(
+        b"""
+        local xdp = require("xdp")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function again()
+            local function one() return kept end
+            kept[one] = true
+            xdp.attach(one)
+            xdp.detach()
+            xdp.detach()
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        again()
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 100 do again() end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """,
+        "/lib/modules/lua/verdict.lua",
+    )
+    node.succeed("lunatik run verdict softirq", "lunatik stop verdict")
+
+
 @pytest.mark.parametrize("what", ["KEY", "ARGUMENT"])
 def test_what_was_not_found_is_no_key_and_no_argument(
     node: Machine, tmp_path: Path, what: str
