@@ -19,7 +19,7 @@ struct ticker {
 	struct lunatik_hook hook;
 	struct timer_list timer;
 	unsigned long period;		/* jiffies */
-	int callback;			/* reference, in the script's runtime */
+	int callback;			/* reference; LUA_NOREF: stopped; by the runtime's lock */
 	u64 count;			/* ticks so far; by the timer alone */
 };
 
@@ -27,6 +27,8 @@ static int ticker_call(lua_State *L, void *arg)
 {
 	struct ticker *ticker = arg;
 
+	if (ticker->callback == LUA_NOREF)
+		return 0;
 	lunatik_pushref(L, ticker->callback);
 	lua_pushinteger(L, ticker->count);
 	lua_call(L, 1, 0);
@@ -74,12 +76,15 @@ static void handle_release(void *private)
 		lunatik_hook_put(&handle->ticker->hook);
 }
 
-/* ticker:stop(), also from its own callback */
+/* ticker:stop(), also from its own callback. In an entry, the lock held. */
 static void handle_stop(lua_State *L, void *private)
 {
 	struct ticker_handle *handle = private;
+	struct ticker *ticker = handle->ticker;
 
-	lunatik_hook_cancel(&handle->ticker->hook);
+	lunatik_hook_cancel(&ticker->hook);
+	lunatik_unref(L, ticker->callback);
+	ticker->callback = LUA_NOREF;
 }
 
 static const struct lunatik_class ticker_class = {

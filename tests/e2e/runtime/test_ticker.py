@@ -123,3 +123,31 @@ def test_what_there_is_no_memory_for_is_forgotten(machine: Machine, kind: str) -
         "/lib/modules/lua/many.lua",
     )
     machine.lua('require("lunatik").runtime("many", "softirq", {memory = 400000}):stop()')
+
+
+def test_what_a_stopped_one_called_is_forgotten(machine: Machine) -> None:
+    machine.copy_to(
+        b"""
+        local ticker = require("ticker")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function again()
+            local function one() return kept end
+            kept[one] = true
+            local t = ticker.new(60000, one)
+            t:stop()
+            t:stop()
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        again()
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 100 do again() end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """,
+        "/lib/modules/lua/tick.lua",
+    )
+    machine.succeed("lunatik run tick softirq", "lunatik stop tick")
