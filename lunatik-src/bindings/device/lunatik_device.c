@@ -27,6 +27,8 @@ struct luadevice {
 	char name[DEVICE_NAME_MAX];
 	umode_t mode;
 	int driver;		/* reference to the script's table; by the runtime's lock */
+	unsigned int files;	/* that use it; by the runtime's lock */
+	bool stopped;		/* by stop(), in any runtime; never cleared */
 	u32 minor;
 	struct device *device;	/* until the hook is stopped */
 };
@@ -49,6 +51,7 @@ struct operation {
 	struct luadevice *device;
 	const char *name;
 	bool optional;
+	bool counted;		/* this file, in device->files */
 	char *buffer;		/* what is written; what was read: lunatik_free() */
 	size_t length;
 	loff_t offset;
@@ -71,9 +74,50 @@ static bool push_callback(lua_State *L, struct operation *operation)
 	return true;
 }
 
-static int do_plain(lua_State *L, void *arg)
+static void driver_drop(lua_State *L, struct luadevice *device)
 {
-	if (push_callback(L, arg))
+	lunatik_unref(L, device->driver);
+	device->driver = LUA_NOREF;
+}
+
+static void file_forget(lua_State *L, struct luadevice *device)
+{
+	if (!--device->files && READ_ONCE(device->stopped))
+		driver_drop(L, device);
+}
+
+static int do_open(lua_State *L, void *arg)
+{
+	struct operation *operation = arg;
+	bool found = push_callback(L, operation);
+
+	if (operation->result)
+		return 0;
+	/* First: it may stop the device, and the file is to work all the same. */
+	operation->device->files++;
+	operation->counted = true;
+	if (found)
+		lua_call(L, 1, 0);
+	return 0;
+}
+
+/* After an open() that failed. */
+static int do_forget(lua_State *L, void *arg)
+{
+	struct operation *operation = arg;
+
+	file_forget(L, operation->device);
+	return 0;
+}
+
+/* If the runtime is busy for too long the file counts as open until its end. */
+static int do_release(lua_State *L, void *arg)
+{
+	struct operation *operation = arg;
+	bool found = push_callback(L, operation);
+
+	file_forget(L, operation->device);
+	if (found)
 		lua_call(L, 1, 0);
 	return 0;
 }
@@ -164,8 +208,10 @@ static int device_open(struct inode *inode, struct file *file)
 		return -ENODEV;
 
 	operation.device = device;
-	ret = perform(&operation, do_plain);
+	ret = perform(&operation, do_open);
 	if (ret) {
+		if (operation.counted)
+			perform(&operation, do_forget);
 		lunatik_hook_put(&device->hook);
 		return ret;
 	}
@@ -180,7 +226,7 @@ static int device_release(struct inode *inode, struct file *file)
 		.device = device, .name = "release", .optional = true,
 	};
 
-	perform(&operation, do_plain);
+	perform(&operation, do_release);
 	lunatik_hook_put(&device->hook);
 	return 0;
 }
@@ -324,11 +370,19 @@ static void handle_release(void *private)
 		lunatik_hook_put(&handle->device->hook);
 }
 
+/*
+ * Files that are open go on, and the last one drops the reference. If there are
+ * none that is done here; not in another runtime, which the handle may have got
+ * to: nothing of the script's can be touched from there.
+ */
 static void handle_stop(lua_State *L, void *private)
 {
-	struct handle *handle = private;
+	struct luadevice *device = ((struct handle *)private)->device;
 
-	lunatik_hook_end(&handle->device->hook);
+	WRITE_ONCE(device->stopped, true);
+	lunatik_hook_end(&device->hook);
+	if (lunatik_toruntime(L) == device->hook.runtime && !device->files)
+		driver_drop(L, device);
 }
 
 static const struct lunatik_class handle_class = {

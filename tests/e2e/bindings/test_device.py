@@ -36,6 +36,53 @@ def test_what_is_refused_is_forgotten(machine: Machine) -> None:
     )
 
 
+def test_what_is_stopped_is_forgotten(machine: Machine) -> None:
+    machine.lua(
+        """
+        local device = require("device")
+        local kept = setmetatable({}, {__mode = "k"})
+        local function again()
+            local driver = {name = "once"}
+            kept[driver] = true
+            local one = device.new(driver)
+            one:stop()
+            one:stop()
+        end
+        local function held()
+            collectgarbage()
+            collectgarbage()
+            return collectgarbage("count")
+        end
+        again()
+        local before = held()
+        assert(next(kept) == nil)
+        for _ = 1, 100 do again() end
+        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        """
+    )
+
+
+def test_a_file_outlives_the_stop_of_its_device(machine: Machine) -> None:
+    machine.copy_to(
+        b"""
+        local one
+        one = require("device").new{
+            name = "once",
+            open = function() one:stop() end,
+            read = function() return "x" end,
+            release = function() print("once is closed") end,
+        }
+        """,
+        "/lib/modules/lua/once.lua",
+    )
+    machine.succeed(
+        "lunatik run once",
+        "exec 5< /dev/once; test $(head -c 1 <&5) = x && ! test -e /dev/once && exec 5<&-",
+        "dmesg | grep 'once is closed'",
+        "lunatik stop once",
+    )
+
+
 def test_a_reader_does_not_choose_what_is_loaded(machine: Machine) -> None:
     """A callback may load a script first: not one that its caller has put in the place."""
     machine.succeed("mkdir /tmp/theirs")
