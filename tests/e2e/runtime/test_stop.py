@@ -190,6 +190,36 @@ def test_caps_of_one_runtime(machine: Machine, caps: str, wanted: str) -> None:
     machine.lua('require("lunatik").runtime("small", "process", {memory = 1 << 20})')
 
 
+def test_message_without_memory_is_no_other_message(machine: Machine) -> None:
+    """Of the sizes of a long name, some leave too little for the message and its place."""
+    machine.copy_to(
+        b"""
+        local short = 0
+        local function try(size)
+            local typed = setmetatable({}, {__name = ("n"):rep(size)})
+            local s = string.rep(typed, 1)
+            return s
+        end
+        for size = 100000, 400000, 20000 do
+            collectgarbage()
+            local ok, why = pcall(try, size)
+            assert(not ok)
+            if why == "not enough memory" then
+                short = short + 1
+            else
+                assert(why:find("bad argument #1 to 'rep'", 1, true), why:sub(1, 60))
+            end
+        end
+        assert(short > 0)
+        """,
+        "/lib/modules/lua/long.lua",
+    )
+    machine.lua(
+        'require("lunatik").runtime("long", "process", '
+        "{memory = 1000000, instructions = 10000000}):stop()"
+    )
+
+
 @pytest.mark.parametrize("caps", ["{memory = 0}", "{share = 101}", "{instructions = 'x'}", "3"])
 def test_caps_that_are_none(machine: Machine, caps: str) -> None:
     machine.copy_to(b"return 1", "/lib/modules/lua/small.lua")
