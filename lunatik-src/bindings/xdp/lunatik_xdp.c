@@ -1011,10 +1011,13 @@ static int xdp_attach(lua_State *L)
 	lunatik_checksleep(L, "xdp.attach");
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	made.standalone = !lua_isnoneornil(L, 2);
-	if (made.standalone)
+	if (made.standalone) {
+		/* Attaching wants RTNL, and that may be what they all wait for. */
+		lunatik_checkwait(L, "xdp.attach");
 		options_read(L, &attachment.options);
-	else if (attached_already(lunatik_toruntime(L)))
+	} else if (attached_already(lunatik_toruntime(L))) {
 		lunatik_throw(L, -EBUSY);
+	}
 	lunatik_attempt(L, attachment_take, attachment_drop, &attachment);
 	return 0;
 }

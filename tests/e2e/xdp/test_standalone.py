@@ -65,6 +65,24 @@ def test_failing_script_falls_back(node: Machine, fallback: str, arrives: bool) 
     node.wait_until_succeeds("dmesg | grep rotten")
 
 
+def test_nothing_is_attached_where_all_the_kernel_waits(node: Machine) -> None:
+    """Attaching wants RTNL, which whoever calls a notifier holds."""
+    script(node, DROP_ICMP.format(mode="generic"), "inner")
+    script(
+        node,
+        """
+        require("xdp"); require("linux.xdp") -- there they are found, not loaded
+        require("notifier").netdevice(function(event, name)
+            if name == "dummy7" then print(pcall(lunatik.runtime, "inner", "softirq")) end
+        end)
+        """,
+        "outer",
+    )
+    node.succeed("lunatik run outer")
+    node.succeed("ip link add dummy7 type dummy", timeout=10)
+    node.succeed("dmesg | grep 'xdp.attach: not where all the kernel waits'", "reach")
+
+
 def test_no_action_is_a_failure(node: Machine) -> None:
     script(
         node,
