@@ -17,6 +17,8 @@ _FRAME = re.compile(
 )
 # 0010 is the kernel's code segment; user space has 0033.
 _RIP = re.compile(r"^RIP: 0010:(?P<frame>\S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[\w-]+[^\]]*\])?)")
+# GCC's and LLVM's clones of a function come and go with their versions.
+_CLONE = re.compile(r"\.(isra|constprop|part|cold|llvm)\b[.\d]*")
 _NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+")
 _FINGERPRINT_FRAMES = 4
 
@@ -30,6 +32,11 @@ class Frame:
     size: int
     module: str | None
     guess: bool
+
+    @property
+    def function(self) -> str:
+        """The symbol without what a compiler adds to it."""
+        return _CLONE.sub("", self.symbol)
 
     def __str__(self) -> str:
         module = f" [{self.module}]" if self.module else ""
@@ -77,8 +84,8 @@ def stack(lines: Iterable[str], *, skip: frozenset[str]) -> tuple[str, ...]:
                 frames.append(found)
             elif frames and _ends_stack(line):
                 taking, done = False, True
-    solid = [f for f in frames if not f.guess and f.symbol not in skip]
-    if top is not None and top.symbol not in skip:
+    solid = [f for f in frames if not f.guess and f.function not in skip]
+    if top is not None and top.function not in skip:
         solid = [top, *(f for f in solid if f != top)]
     return tuple(str(f) for f in solid)
 
@@ -95,7 +102,6 @@ def _ends_stack(line: str) -> bool:
 def fingerprint(kind: str, title: str, frames: Sequence[str]) -> str:
     """12 hex digits; equal for the same kind of report at the same place."""
     place = [re.sub(r"\+0x[0-9a-f]+/0x[0-9a-f]+", "", f) for f in frames[:_FINGERPRINT_FRAMES]]
-    # GCC's clones (.isra.0, .constprop.0, .cold) come and go with its version.
-    place = [re.sub(r"\.(isra|constprop|part|cold|llvm)\b[.\d]*", "", p) for p in place]
+    place = [_CLONE.sub("", p) for p in place]
     what = place or [_NUMBER.sub("N", title)]
     return hashlib.sha256("\n".join([kind, *what]).encode()).hexdigest()[:12]
