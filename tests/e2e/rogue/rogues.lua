@@ -362,7 +362,7 @@ pcall(string.rep)
 --- names_of_dots: budget / "interrupt|sleep"
 require(("."):rep(1 << 14))
 
---- name_for_each_template: budget / "interrupt|sleep"
+--- name_for_each_template: budget
 package.path = ("/lib/modules/lua/?;"):rep(200)
 require(("x"):rep(1 << 18))
 
