@@ -11,7 +11,7 @@ from lab.progress import note
 from lab.store import Artifact, Store, key
 from lab.vm import snapshot
 from lab.vm.boot import boot
-from lab.vm.errors import CommandFailed, CommandTimeout
+from lab.vm.errors import CommandFailed, CommandTimeout, ConsoleFlooded, GuestPanicked
 from lab.vm.machine import Machine
 from lab.vm.snapshot import Inspect
 from lab.vm.spec import MachineSpec
@@ -73,6 +73,8 @@ class QemuProvider:
     def _clone(self, spec: MachineSpec, directory: Path, frozen: Artifact) -> Machine | None:
         try:
             return snapshot.clone(spec, directory, frozen)
+        except (GuestPanicked, ConsoleFlooded):
+            raise  # the kernel's own doing, which booting it again may hide
         except LabError as error:
             note(f"{spec.name} boots cold, its clone failed: {error}")
             return None

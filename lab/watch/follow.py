@@ -195,6 +195,9 @@ class Watch:
         try:
             with console.path.open("rb") as log:
                 size = log.seek(0, 2)
+                if size < console.offset:
+                    # A cold boot after a clone that failed has the log anew.
+                    console.offset, console.whole, console.rest = 0, 0, b""
                 if console.parsed + size - console.offset > FLOOD:
                     console.flooded = True
                     console.offset = max(console.offset, size - _CHUNK)

@@ -15,6 +15,7 @@ from lab.provider import qemu as provider
 from lab.provider.qemu import QemuProvider
 from lab.store import Store, key
 from lab.vm import argv, snapshot
+from lab.vm.errors import ConsoleFlooded, GuestPanicked
 from lab.vm.spec import Dgram, MachineSpec, Nic
 
 
@@ -123,6 +124,20 @@ def test_a_clone_that_fails_is_booted_cold(
     monkeypatch.setattr(provider, "boot", lambda *_: "cold")
     assert QemuProvider(store=Store(tmp_path / "store")).start(spec, tmp_path) == "cold"
     assert said == ["a boots cold, its clone failed: QEMU refused it"]
+
+
+@pytest.mark.parametrize("error", [GuestPanicked("a panics"), ConsoleFlooded("a floods")])
+def test_what_the_kernel_does_in_a_clone_is_not_booted_away(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: InfraError
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(snapshot, "make", lambda *_: "frozen")
+    monkeypatch.setattr(snapshot, "clone", broken)
+    monkeypatch.setattr(provider, "boot", lambda *_: "cold")
+    with pytest.raises(type(error)):
+        QemuProvider(store=Store(tmp_path / "store")).start(spec, tmp_path)
 
 
 class Base:

@@ -58,6 +58,17 @@ def test_starts_at_the_given_byte(tmp_path: Path, watch: Watch) -> None:
     assert watch.sightings == ()
 
 
+def test_a_log_that_is_written_anew_is_read_anew(tmp_path: Path, watch: Watch) -> None:
+    """As by a cold boot in the place of a clone that failed."""
+    log = tmp_path / "log"
+    log.write_text("[    1.0] a line of the clone's\n" * 20)
+    watch.follow("node", log)
+    watch.poll()
+    log.write_text(SPLAT.format(time=1, who="anew"))
+    watch.finish()
+    assert [s.event.title for s in watch.sightings] == ["BUG: scheduling while atomic: anew/1/0x2"]
+
+
 def test_whoever_goes_on_misses_nothing_and_gets_nothing_twice(
     tmp_path: Path, watch: Watch
 ) -> None:
