@@ -157,6 +157,7 @@ def processes(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
 
 def kill(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
     """Kill a run; what of it is left after GONE seconds."""
+    assert lab.poll() is None, "it has ended by itself"
     lab.send_signal(signal.SIGKILL)
     lab.wait()
     deadline = time.monotonic() + GONE
