@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from forgets import FORGETS
 
 from lab.vm.errors import CommandFailed
 from lab.vm.machine import Machine
@@ -38,26 +39,16 @@ def test_what_is_refused_is_forgotten(machine: Machine) -> None:
 
 def test_what_is_stopped_is_forgotten(machine: Machine) -> None:
     machine.lua(
-        """
+        FORGETS
+        + """
         local device = require("device")
-        local kept = setmetatable({}, {__mode = "k"})
-        local function again()
+        forgets(100, function(kept)
             local driver = {name = "once"}
             kept[driver] = true
             local one = device.new(driver)
             one:stop()
             one:stop()
-        end
-        local function held()
-            collectgarbage()
-            collectgarbage()
-            return collectgarbage("count")
-        end
-        again()
-        local before = held()
-        assert(next(kept) == nil)
-        for _ = 1, 100 do again() end
-        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        end)
         """
     )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from forgets import FORGETS
 from wiring import ROUTED, flow, run, wire
 
 from lab.testing.fixtures import KernelInfo
@@ -116,10 +117,10 @@ def test_name_is_taken_once(machine: Machine) -> None:
 def test_what_is_refused_is_forgotten(machine: Machine) -> None:
     run(
         machine,
-        """
+        FORGETS
+        + """
         local xtable = require("xtable")
-        local kept = setmetatable({}, {__mode = "k"})
-        local function try(wanted, field)
+        local function try(kept, wanted, field)
             local function one() return kept end
             local function two() return kept end
             kept[one], kept[two] = true, true
@@ -128,18 +129,11 @@ def test_what_is_refused_is_forgotten(machine: Machine) -> None:
             })
             assert(not ok and tostring(why):find(wanted), why)
         end
-        local function held()
-            collectgarbage()
-            collectgarbage()
-            return collectgarbage("count")
-        end
         xtable.match{name = "taken", match = function() end}
-        try("EEXIST")
-        try("function expected", 1)
-        local before = held()
-        assert(next(kept) == nil)
-        for _ = 1, 100 do try("EEXIST") try("function expected", 1) end
-        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
+        forgets(100, function(kept)
+            try(kept, "EEXIST")
+            try(kept, "function expected", 1)
+        end)
         """,
         name="rules",
     )

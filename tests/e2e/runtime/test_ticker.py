@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from forgets import FORGETS
 
 from lab.vm.machine import Machine
 
@@ -127,27 +128,19 @@ def test_what_there_is_no_memory_for_is_forgotten(machine: Machine, kind: str) -
 
 def test_what_a_stopped_one_called_is_forgotten(machine: Machine) -> None:
     machine.copy_to(
-        b"""
+        (
+            FORGETS
+            + """
         local ticker = require("ticker")
-        local kept = setmetatable({}, {__mode = "k"})
-        local function again()
+        forgets(100, function(kept)
             local function one() return kept end
             kept[one] = true
             local t = ticker.new(60000, one)
             t:stop()
             t:stop()
-        end
-        local function held()
-            collectgarbage()
-            collectgarbage()
-            return collectgarbage("count")
-        end
-        again()
-        local before = held()
-        assert(next(kept) == nil)
-        for _ = 1, 100 do again() end
-        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
-        """,
+        end)
+        """
+        ).encode(),
         "/lib/modules/lua/tick.lua",
     )
     machine.succeed("lunatik run tick softirq", "lunatik stop tick")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from forgets import FORGETS
 
 from lab.testing.bpf import compiled
 from lab.vm.machine import Machine
@@ -59,27 +60,19 @@ def test_script_decides_and_answers(asking: Machine, percpu: str) -> None:
 def test_what_is_detached_is_forgotten(node: Machine) -> None:
     node.module("lunatik_xdp")
     node.copy_to(
-        b"""
+        (
+            FORGETS
+            + """
         local xdp = require("xdp")
-        local kept = setmetatable({}, {__mode = "k"})
-        local function again()
+        forgets(100, function(kept)
             local function one() return kept end
             kept[one] = true
             xdp.attach(one)
             xdp.detach()
             xdp.detach()
-        end
-        local function held()
-            collectgarbage()
-            collectgarbage()
-            return collectgarbage("count")
-        end
-        again()
-        local before = held()
-        assert(next(kept) == nil)
-        for _ = 1, 100 do again() end
-        assert(held() - before < 8, "more is held, in KB: " .. held() - before)
-        """,
+        end)
+        """
+        ).encode(),
         "/lib/modules/lua/verdict.lua",
     )
     node.succeed("lunatik run verdict softirq", "lunatik stop verdict")
