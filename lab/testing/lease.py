@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from lab.errors import HostError
 from lab.testing.host import memory_total
+from lab.vm.reaper import start_time
 
 #: Share of the host's memory that machines may take.
 _SHARE = 0.8
@@ -180,8 +181,4 @@ def charge(memory: int, *, lasting: bool = False) -> int:
 
 def _born(pid: int) -> str:
     """When a process started, in ticks; "" if it is gone. Pids are used again."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
+    return str(start_time(pid) or "")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -61,16 +62,32 @@ def test_given_back_is_free_again_and_waiting_ends(tmp_path: Path) -> None:
     timer.join()
 
 
-def test_the_dead_hold_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from lab.testing.lease import Leases;"
-        "Leases(Path(sys.argv[1]), memory=1000, cores=2)"
-        ".take(holder='x', memory=900, cores=2, timeout=0)"
-    )
+#: Takes a lease of 900 MiB and stays until its input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from lab.testing.lease import Leases
+Leases(Path(sys.argv[1]), memory=1000, cores=2).take(holder="x", memory=900, cores=2, timeout=0)
+print("has it", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
+def test_the_dead_hold_nothing(tmp_path: Path, reaped: bool) -> None:
     file = tmp_path / "leases.json"
-    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
-    assert len(json.loads(file.read_text())) == 1
-    take(leases(tmp_path), "a", memory=900)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"has it\n"
+        with pytest.raises(HostError, match="900 of 1000 MiB are leased"):
+            take(leases(tmp_path), "a", memory=900)
+        other.kill()
+        # Where nobody waits for it, as in many a container, it stays as a zombie.
+        os.waitid(os.P_PID, other.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
+        take(leases(tmp_path), "a", memory=900)
+    assert [lease["pid"] for lease in json.loads(file.read_text())] == [os.getpid()]
 
 
 def test_a_torn_ledger_is_begun_anew(tmp_path: Path) -> None:
