@@ -15,7 +15,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lab.errors import HostError
+from lab.progress import note
 from lab.testing.host import memory_total
 from lab.vm.reaper import start_time
 
@@ -33,6 +34,9 @@ _POLL = 0.05
 #: Seconds to wait for room.  Who has it is ended by a limit of their own, an hour
 #: and a half for the longest tests on a kernel without sanitizers.
 PATIENCE = 7200.0
+
+#: Seconds of waiting before we say so: tests beside each other wait all the time.
+SILENCE = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +58,19 @@ class Leases:
         path: its file; made if need be.
         memory: MiB to give away at most; a share of the host's where None.
         cores: processors to give away; the host's where None.
+        say: tells a person what is waited for.
     """
 
-    def __init__(self, path: Path, *, memory: int | None = None, cores: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory: int | None = None,
+        cores: int | None = None,
+        say: Callable[[str], None] = note,
+    ) -> None:
         self._path = path
+        self._say = say
         self._lock = FileLock(path.with_suffix(".lock"))
         self.memory = memory if memory is not None else int(memory_total() * _SHARE)
         self.cores = cores if cores is not None else len(os.sched_getaffinity(0))
@@ -84,20 +97,36 @@ class Leases:
             memory=memory,
             cores=cores,
         )
-        deadline = time.monotonic() + timeout
         try:
-            while not self._granted(lease):
-                if time.monotonic() >= deadline:
-                    raise HostError(
-                        f"no room for a machine of {memory} MiB within {timeout:g} s: "
-                        f"{sum(one.memory for one in self.held())} of {self.memory} MiB are leased",
-                        right="run fewer tests at once (-n)",
-                    )
-                time.sleep(_POLL)
+            self._await(lease, timeout)
         except BaseException:
             self.give_back(lease.id)
             raise
         return lease.id
+
+    def _await(self, lease: Lease, timeout: float) -> None:
+        began = time.monotonic()
+        said = False
+        while not self._granted(lease):
+            waited = time.monotonic() - began
+            if waited >= timeout:
+                raise HostError(
+                    f"no room for a machine of {lease.memory} MiB within {timeout:g} s: "
+                    f"{self._taken()}",
+                    right="run fewer tests at once (-n)",
+                )
+            if waited >= SILENCE and not said:
+                said = True
+                self._say(f"waiting for room for a machine of {lease.memory} MiB: {self._taken()}")
+            time.sleep(_POLL)
+
+    def _taken(self) -> str:
+        held = self.held()
+        cores, memory = sum(one.cores for one in held), sum(one.memory for one in held)
+        who = ", ".join(f"process {pid}" for pid in sorted({one.pid for one in held})) or "nobody"
+        return (
+            f"{cores} of {self.cores} cores and {memory} of {self.memory} MiB are leased by {who}"
+        )
 
     def _granted(self, lease: Lease) -> bool:
         """Whether a lease is had; its place in the queue is, from the first time on."""

@@ -8,9 +8,11 @@ which xdist carries to the controller.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -20,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
+from lab.progress import note
 from lab.results.record import Mark, TestResult
 from lab.store import Store
 from lab.testing import replay
@@ -69,7 +72,11 @@ class Bench:
         self.rig = Rig(cell, store)
         self.provider = self.rig.provider()
         self.cold = self.rig.provider(cold=True)
-        self.leases = Leases(store.root / "leases.json")
+        # Who waits says so to people, while pytest holds back what tests say.
+        self.stderr = os.fdopen(os.dup(2), "w")
+        self.leases = Leases(
+            store.root / "leases.json", say=functools.partial(note, stream=self.stderr)
+        )
         self.host = HostWatch()
         self.host.start()
         self.shared = SharedMachine(self) if cell.shared else None
@@ -107,6 +114,7 @@ class Bench:
         self.provider.close()
         self.cold.close()
         self.host.stop()
+        self.stderr.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -62,6 +62,22 @@ def test_given_back_is_free_again_and_waiting_ends(tmp_path: Path) -> None:
     timer.join()
 
 
+def test_who_waits_for_long_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.testing.lease.SILENCE", 0.2)
+    said: list[str] = []
+    ledger = Leases(tmp_path / "leases.json", memory=1000, cores=2, say=said.append)
+    ledger.take(holder="a", memory=600, cores=1)
+    with pytest.raises(HostError, match=r"within 0\.1 s"):
+        ledger.take(holder="b", memory=500, cores=1, timeout=0.1)
+    assert said == []
+    with pytest.raises(HostError, match=r"within 0\.6 s"):
+        ledger.take(holder="b", memory=500, cores=1, timeout=0.6)
+    assert said == [
+        "waiting for room for a machine of 500 MiB: 1 of 2 cores and 600 of 1000 MiB "
+        f"are leased by process {os.getpid()}"
+    ]
+
+
 #: Takes a lease of 900 MiB and stays until its input ends.
 HOLDER = """
 import sys
