@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lab.errors import HostError, UserError
 from lab.process import ProgramTimeout, run
 from lab.seal import digest
 from lab.store import Store, canonical
+from lab.vm.runtime import runtime
 from lab.vm.spec import DEFAULT_CPU
 
 QEMU = "qemu-system-x86_64"
@@ -117,13 +117,15 @@ def _rom() -> bytes:
 
 
 def _run_payload(accel: str) -> str | None:
-    with tempfile.TemporaryDirectory(prefix="lab-probe-") as directory:
-        rom = Path(directory, "rom")
-        rom.write_bytes(_rom())
-        try:
-            finished = run(_argv(accel, rom), timeout=TIME_LIMIT, check=False)
-        except ProgramTimeout:
-            return f"a tiny guest did not get to its end within {TIME_LIMIT:g} s"
+    # There the reaper finds QEMU, by the path on its command line.
+    rom = runtime().directory() / "rom"
+    rom.write_bytes(_rom())
+    try:
+        finished = run(_argv(accel, rom), timeout=TIME_LIMIT, check=False)
+    except ProgramTimeout:
+        return f"a tiny guest did not get to its end within {TIME_LIMIT:g} s"
+    finally:
+        shutil.rmtree(rom.parent, ignore_errors=True)
     if finished.status == DONE:
         return None
     last = finished.tail(1) or "it said nothing"

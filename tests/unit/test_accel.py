@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +18,9 @@ import pytest
 from lab.errors import HostError, UserError
 from lab.store import Store
 from lab.vm import accel
+from lab.vm.reaper import users_of
+
+LOOP = b"\xeb\xfe"  # jumps to itself
 
 
 @pytest.fixture
@@ -60,9 +70,46 @@ def test_payload_ends_well_where_a_guest_runs() -> None:
 
 @pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
 def test_payload_that_does_not_end_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accel, "PAYLOAD", b"\xeb\xfe")  # jumps to itself
+    monkeypatch.setattr(accel, "PAYLOAD", LOOP)
     monkeypatch.setattr(accel, "TIME_LIMIT", 1.0)
     assert "within 1 s" in str(accel._run_payload("tcg"))
+
+
+def probes(directory: Path) -> list[int]:
+    """QEMUs that use something in a directory."""
+    found = []
+    for pid in users_of(directory):
+        with contextlib.suppress(OSError):
+            if b"qemu-" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def await_(condition: Callable[[], bool], within: float) -> bool:
+    deadline = time.monotonic() + within
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
+def test_the_probe_ends_with_its_lab(tmp_path: Path) -> None:
+    code = f"""
+from lab.vm import accel
+accel.PAYLOAD, accel.TIME_LIMIT = {LOOP!r}, 600.0
+accel._run_payload("tcg")
+"""
+    places = {"XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **places}) as lab:
+        began = await_(lambda: bool(probes(tmp_path)), within=30)
+        lab.kill()
+    assert began
+    try:
+        assert await_(lambda: not probes(tmp_path), within=5)
+        assert await_(lambda: not list((tmp_path / "lunatik-lab").iterdir()), within=5)
+    finally:
+        for pid in probes(tmp_path):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
