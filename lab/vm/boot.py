@@ -101,6 +101,7 @@ def boot(spec: MachineSpec, directory: Path, *, sockets: Path | None = None) -> 
     With `gdb` it starts stopped, so nothing is waited for.
 
     Raises:
+        HostError: the host refused QEMU memory.
         MachineDied: QEMU ended; with what it said.
         GuestPanicked: the kernel panicked before the guest answered.
         GuestSilent: it never answered.

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -17,7 +19,7 @@ from typing import Any, cast
 from qemu.qmp import ConnectError, QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecuteError
 
-from lab.errors import InfraError, LabError
+from lab.errors import HostError, InfraError, LabError
 from lab.vm import loop
 from lab.vm.argv import Places
 from lab.vm.errors import ConsoleFlooded, GuestPanicked, MachineDied
@@ -38,6 +40,11 @@ CONSOLE_LIMIT = 32 * 1024 * 1024
 
 #: What QEMU says on every start and means nothing for us.
 _NOISE = re.compile(r"hub \d+ (is not connected to host network|with no nics)")
+
+
+#: QEMU's words, and those of the library that it takes small pieces from, which
+#: aborts it.
+_NO_MEMORY = (os.strerror(errno.ENOMEM), "failed to allocate")
 
 
 class Qemu:
@@ -69,6 +76,7 @@ class Qemu:
         """Start the process and reach its monitor.
 
         Raises:
+            HostError: the host refused it memory.
             MachineDied: it ended at once; with what it said.
         """
         self.places.directory.mkdir(parents=True, exist_ok=True)
@@ -204,7 +212,7 @@ class Qemu:
         await asyncio.sleep(0.02)
         if self.expected:
             self._lose(self._stopped())
-        self._lose(MachineDied(self._obituary(), reason=self._shutdown_reason or "qemu"))
+        self._lose(self._why_it_ended())
 
     async def _watch_events(self) -> None:
         async for event in self._client.events:
@@ -235,6 +243,15 @@ class Qemu:
 
     def _stopped(self) -> MachineDied:
         return MachineDied(f"{self.node}: the machine was stopped", reason="stopped")
+
+    def _why_it_ended(self) -> LabError:
+        said = self.complaint()
+        if any(words in said for words in _NO_MEMORY):
+            return HostError(
+                f"{self.node}: the host has no memory for it: {said}",
+                right="free some, raise a limit on it (ulimit -v), or run fewer tests at once (-n)",
+            )
+        return MachineDied(self._obituary(), reason=self._shutdown_reason or "qemu")
 
     def _obituary(self) -> str:
         assert self._process is not None

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How QEMU ends, told by what it says: no guest runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.errors import HostError, LabError
+from lab.vm import loop
+from lab.vm.argv import Places
+from lab.vm.errors import MachineDied
+from lab.vm.qemu import Qemu
+
+
+def end_of(tmp_path: Path, said: str) -> LabError:
+    """What becomes of a QEMU that says something and ends."""
+    argv = ["sh", "-c", 'echo "$0" >&2; exit 1', said]
+    qemu = Qemu(node="a", argv=argv, places=Places(directory=tmp_path, runtime=tmp_path / "run"))
+    try:
+        with pytest.raises(LabError) as caught:
+            loop.call(qemu.start())
+    finally:
+        qemu.stop()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # Seen with QEMU 7.2 under prlimit --as.
+        "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory",
+        "qemu-system-x86_64: unable to map backing store for guest RAM: Cannot allocate memory",
+        "qemu-system-x86_64: -accel tcg: allocate 1073741824 bytes for jit buffer: "
+        "Cannot allocate memory",
+        "GLib: ../glib/gmem.c:134: failed to allocate 16777216 bytes",
+    ],
+)
+def test_refused_memory_is_the_hosts_fault(tmp_path: Path, said: str) -> None:
+    error = end_of(tmp_path, said)
+    assert isinstance(error, HostError)
+    assert error.exit_status == 3
+    assert error.what == f"a: the host has no memory for it: {said}"
+
+
+def test_other_ends_are_not(tmp_path: Path) -> None:
+    error = end_of(tmp_path, "qemu-system-x86_64: unable to find CPU model 'no-such-cpu'")
+    assert isinstance(error, MachineDied)
+    assert error.exit_status == 4
