@@ -66,6 +66,31 @@ def test_powers_itself_off(machine):
 def test_over_its_limit(machine):
     machine.succeed("sleep 25")
 
+def test_command_over_its_time(machine):
+    machine.succeed("sleep 25", timeout=2)
+
+@pytest.fixture
+def broken(machine):
+    machine.succeed("exit 4")
+
+def test_error_in_setup(broken):
+    pass
+
+@pytest.fixture
+def left_broken(machine):
+    yield machine
+    machine.succeed("exit 5")
+
+def test_error_in_teardown(left_broken):
+    left_broken.succeed("true")
+
+@pytest.fixture
+def elsewhere():
+    pytest.skip("not here either")
+
+def test_skipped_in_setup(elsewhere):
+    pass
+
 @pytest.mark.limit(3)
 def test_endless_loop():
     while True:
@@ -93,17 +118,36 @@ EXPECTED = {
     "test_qemu_killed_unseen": "infra",
     "test_powers_itself_off": "failed",
     "test_over_its_limit": "failed",
+    "test_command_over_its_time": "failed",
+    "test_error_in_setup": "failed",
+    "test_error_in_teardown": "failed",
+    "test_skipped_in_setup": "skipped",
     "test_endless_loop": "failed",
     "test_user_space_says_bug": "passed",
     "test_good_after_all": "passed",
 }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_every_way_to_fail_has_its_status(inner: Runner, workers: int) -> None:
-    run = inner(MIXED, workers=workers)
+def judged(run: Any) -> dict[str, object]:
+    """Function name -> all that a test was judged by, and for."""
+    return {
+        test.id.partition("::")[2]: (
+            test.status,
+            test.exit,
+            test.message,
+            [(splat.kind, splat.node, splat.phase, splat.expected) for splat in test.splats],
+        )
+        for test in run.cell.tests
+    }
+
+
+def test_every_way_to_fail_has_its_status(inner: Runner) -> None:
+    run, beside = inner(MIXED), inner(MIXED, workers=2)
     assert run.statuses == EXPECTED
     assert run.status == 4  # the killed QEMUs; the highest wins
+    # Which processes share the tests changes no verdict.
+    assert judged(beside) == judged(run)
+    assert (beside.status, beside.cell.workers) == (run.status, 2)
     panic = run["test_panic"]
     assert "sysrq triggered crash" in panic.message
     late = run["test_splat_in_teardown"].splats[0]
