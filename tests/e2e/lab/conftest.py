@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +64,22 @@ def cell_file(ours: Cell) -> Callable[..., Path]:
 
 @pytest.fixture
 def inner(ours: Cell, cell_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Inner]:
-    """inner('''def test_x(machine): ...''', workers=2): run tests in a cell like ours."""
+    """inner('''def test_x(machine): ...''', workers=2): run tests in a cell like ours.
+
+    `under` is a command that the lab is run by, with its arguments.
+    """
 
     def run(
-        source: str, *, environment: Mapping[str, str] | None = None, **changes: object
+        source: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+        **changes: object,
     ) -> Inner:
         number = len(list(tmp_path.glob("run-*")))
         file = cell_file(tmp_path / f"run-{number}", source, **changes)
         ended = subprocess.run(
-            [sys.executable, "-m", "lab", "cell", "run", str(file)],
+            [*under, sys.executable, "-m", "lab", "cell", "run", str(file)],
             env={**os.environ, **(environment or {})}, capture_output=True, text=True,
             timeout=1800 * ours.patience, check=False,
         )  # fmt: skip

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from lab import manifest
 from lab.results.merge import load_run
 from lab.store import Store
 from lab.testing.fixtures import KernelInfo
+from lab.testing.lease import SILENCE, Leases
 from lab.testing.mutate import copy_checkout
 from lab.testing.rig import checkout
 from lab.testing.stages import Wanted, Workshop, prepare
@@ -41,13 +44,31 @@ KILLS = 10
 #: Seconds after its start within which a run is killed at most.
 SPAN = 30.0
 
-BUSY = """
-@pytest.mark.parametrize("number", range(50))
-def test_busy(machines, number):
+#: Processes that are there once a network with all its parts is.
+NETWORK = ("vde_switch", "guest=W-wire")
+#: One that is there while a snapshot is made.
+FREEZING = ("share=on",)
+
+#: MiB of address space that a host gives to each process.
+ROOM = 4096
+
+
+def tasks(rounds: int) -> str:
+    """Tests that keep a run busy: networks and plain machines in turn."""
+    return f"""
+pytestmark = pytest.mark.parametrize("number", range({rounds}), scope="module")
+
+@pytest.mark.topology({str(Path(__file__).with_name("busy.yaml"))!r})
+def test_network(net, number):
+    for link in net.links:
+        net["left"].succeed("ping -c 3 -i 0.2 -W 5 " + net.address("right", link=link))
+
+def test_machines(machines, number):
     one, two = machines("one", "two")
     one.succeed("echo there > /dev/kmsg", "sleep 0.2")
     two.succeed("dd if=/dev/zero of=/x bs=1M count=20")
 """
+
 
 #: A machine and the snapshot that it is cloned from, in a store of their own.
 #: A step of the freezing that is named stays at its end until it is killed.
@@ -106,50 +127,75 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(place: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def own(place: Path) -> dict[str, str]:
+    """The environment of a lab that keeps all in the place; only what is tested is everybody's."""
+    store, temporary = place / "store", place / "tmp"
+    (store / "artifacts").mkdir(parents=True)
+    for kind in ("kernel", "modules", "image"):
+        (store / "artifacts" / kind).symlink_to(Store().root / "artifacts" / kind)
+    temporary.mkdir()
+    return {
+        "LAB_CACHE": str(store),
+        "TMPDIR": str(temporary),
+        "XDG_RUNTIME_DIR": str(place),
+    }
+
+
+def remains(place: Path) -> list[str]:
+    """What labs have left in a place: sockets, leases, what was being made, temporary files."""
+    patterns = ("lunatik-lab/*", "store/tmp/[!.]*", "tmp/lab-*")
+    found = [str(path) for pattern in patterns for path in place.glob(pattern)]
+    return found + [f"lease {lease}" for lease in leases(place)]
+
+
+def leases(place: Path) -> list[dict[str, Any]]:
+    """The ledger as it stands, of the dead too."""
+    file = place / "store" / "leases.json"
+    return list(json.loads(file.read_text())) if file.exists() else []
+
+
+@pytest.fixture
+def run(own: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """run("script.py", "argument", mark=mark): start Python, that names its children by a mark."""
-    started = []
+    started = {}
 
     def run(*words: str, mark: str) -> subprocess.Popen[bytes]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, *words],
-                env={**os.environ, "XDG_RUNTIME_DIR": str(place), MARK: mark},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+        started[mark] = subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, **own, MARK: mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        return started[-1]
+        return started[mark]
 
     yield run
-    for process in started:
+    for mark, process in started.items():
         process.kill()
         process.wait()
+        # Where a test has failed there are some left.
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
 def busy(
     cell_file: Callable[..., Path], run: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> Callable[[str], subprocess.Popen[bytes]]:
-    """busy(mark): start a cell that is busy with machines for long."""
+    """busy(mark): start a cell that is busy with networks and machines for long."""
 
     def start(mark: str) -> subprocess.Popen[bytes]:
-        file = cell_file(tmp_path / mark, BUSY, name="busy", workers=2)
+        file = cell_file(tmp_path / mark, tasks(50), name="busy", workers=2)
         return run("-m", "lab", "cell", "run", str(file), mark=mark)
 
     return start
 
 
-def is_machine(line: str) -> bool:
-    """Whether a command line is a machine's; QEMU is asked for its version too."""
-    return "qemu-system" in line and "memory-backend" in line
-
-
-def processes(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
-    """Those of a run, once there are machines among them."""
+def processes(lab: subprocess.Popen[bytes], mark: str, words: Sequence[str]) -> dict[int, str]:
+    """Those of a run, once each word is on some command line among them."""
     while True:
         found = marked(mark)
-        if any(map(is_machine, found.values())):
+        if all(any(word in line for line in found.values()) for word in words):
             return found
         assert lab.poll() is None
         time.sleep(0.05)
@@ -167,7 +213,7 @@ def kill(lab: subprocess.Popen[bytes], mark: str) -> dict[int, str]:
 
 
 @pytest.mark.limit(400)
-def test_killed_at_any_moment_leaves_no_process(
+def test_killed_at_any_moment_leaves_nothing(
     busy: Callable[[str], subprocess.Popen[bytes]],
     place: Path,
     record_property: Callable[[str, object], None],
@@ -175,47 +221,51 @@ def test_killed_at_any_moment_leaves_no_process(
     seed = random.SystemRandom().randrange(1 << 32)
     record_property("seed", seed)
     moments = random.Random(seed)
-    # How long it takes until machines run; a busy host is in no hurry, but we are.
-    began = time.monotonic()
-    first = f"{os.getpid()}-first"
-    lab = busy(first)
-    processes(lab, first)
-    assert not kill(lab, first)
-    span = min(1.5 * (time.monotonic() - began), SPAN)
-    for number in range(KILLS - 1):
+    span = SPAN
+    for number in range(KILLS):
         mark = f"{os.getpid()}-{number}"
+        began = time.monotonic()
         lab = busy(mark)
-        time.sleep(moments.uniform(0, span))
+        if number < 2:
+            processes(lab, mark, NETWORK)
+            # The second time with a snapshot. A busy host is in no hurry, but we are.
+            span = min(1.5 * (time.monotonic() - began), SPAN)
+        else:
+            time.sleep(moments.uniform(0, span))
         left = kill(lab, mark)
         assert not left, f"seed {seed}, kill {number}: left after {GONE:.0f} s: {left}"
-    assert not list(place.glob("lunatik-lab/*")), f"seed {seed}"
+        assert not list(place.glob("lunatik-lab/*")), f"seed {seed}, kill {number}"
+        # What a lab does first, and when it first wants a machine.
+        Leases(Store(place / "store").root / "leases.json").held()
+        assert not remains(place), f"seed {seed}, kill {number}"
 
 
+@pytest.mark.parametrize("moment", [FREEZING, NETWORK], ids=["freezing", "network"])
 def test_what_lab_and_reaper_leave_goes_at_the_next_start(
-    busy: Callable[[str], subprocess.Popen[bytes]], inner: Runner, place: Path
+    busy: Callable[[str], subprocess.Popen[bytes]],
+    inner: Runner,
+    own: dict[str, str],
+    place: Path,
+    moment: Sequence[str],
 ) -> None:
     mark = f"{os.getpid()}-both"
     lab = busy(mark)
-    found = processes(lab, mark)
-    others = [pid for pid, line in found.items() if not is_machine(line)]
+    found = processes(lab, mark, moment)
+    labs = [pid for pid, line in found.items() if line.startswith(sys.executable)]
     # Stopped first, so that no reaper does its work in between.
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in others:
+        for pid in labs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
     lab.wait()
-    assert any(map(is_machine, marked(mark).values()))
+    assert any("qemu-system" in line for line in marked(mark).values())
     assert list(place.glob("lunatik-lab/*"))
-    later = inner(
-        """
-        def test_good(machine):
-            machine.succeed("true")
-        """,
-        environment={"XDG_RUNTIME_DIR": str(place)},
-    )
-    assert later.statuses == {"test_good": "passed"}
+    assert {lease["pid"] for lease in leases(place)} & set(labs)
+    assert bool(list(place.glob("store/tmp/snapshot-*"))) == (moment == FREEZING)
+    later = inner(tasks(1), environment=own)
+    assert later.statuses == {"test_network[0]": "passed", "test_machines[0]": "passed"}
     assert not marked(mark)
-    assert not list(place.glob("lunatik-lab/*"))
+    assert not remains(place)
 
 
 @pytest.mark.parametrize(("step", "made"), [("_examine", "console.log"), ("_save", "state")])
@@ -384,6 +434,61 @@ def test_more_memory_than_there_is_is_said_and_the_run_goes_on(inner: Runner) ->
     )
     assert run.statuses == {"test_big": "infra", "test_neighbour": "passed"}
     assert "MiB" in run["test_big"].message
+    assert run.status == 3
+
+
+def test_memory_that_the_host_refuses_is_said_and_the_run_goes_on(
+    inner: Runner, own: dict[str, str], place: Path
+) -> None:
+    mark = f"{os.getpid()}-refused"
+    run = inner(
+        f"""
+        def test_big(start):
+            start("big", memory={ROOM})
+
+        def test_neighbour(machine):
+            machine.succeed("true")
+        """,
+        environment=own | {MARK: mark},
+        under=["prlimit", f"--as={ROOM << 20}"],
+    )
+    assert run.statuses == {"test_big": "infra", "test_neighbour": "passed"}
+    assert run.status == 3
+    said = run["test_big"].message
+    assert re.fullmatch("big: the host has no memory for it: .*Cannot allocate memory; .*", said)
+    assert "Traceback" not in run.output
+    assert not marked(mark)
+    assert not remains(place)
+
+
+def test_memory_that_somebody_has_is_waited_for(
+    inner: Runner, own: dict[str, str], place: Path
+) -> None:
+    ledger = Leases(place / "store" / "leases.json")
+    lease = ledger.take(holder="somebody", memory=ledger.memory, cores=0)
+    source = """
+    def test_good(machine):
+        machine.succeed("true")
+    """
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(inner, source, environment=own)
+        try:
+            while all(entry["granted"] for entry in leases(place)):
+                assert not ending.done()
+                time.sleep(0.1)
+            time.sleep(SILENCE + 1)
+            assert not ending.done()
+        finally:
+            ledger.give_back(lease)
+    run = ending.result()
+    assert run.statuses == {"test_good": "passed"}
+    assert run["test_good"].setup > SILENCE
+    said = [line for line in run.output.splitlines() if "waiting for room" in line]
+    assert len(said) == 1
+    assert said[0].endswith(
+        f"{ledger.memory} of {ledger.memory} MiB are leased by process {os.getpid()}"
+    )
+    assert not remains(place)
 
 
 def _fails(argv: list[str]) -> bool:
