@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import queue
 import selectors
 import signal
 import socket
@@ -14,7 +16,6 @@ import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from lab.errors import InfraError, UserError
 from lab.vm.errors import CommandTimeout, GuestSilent, MachineDied
@@ -29,8 +30,8 @@ def shell(kept: Kept) -> None:
     """Join standard input and output with the guest's shell until Control-].
 
     Raises:
-        UserError: standard input is no terminal.
-        InfraError: somebody else's shell is on it, or the machine is gone.
+        UserError: standard input is no terminal, or somebody else's shell is on the machine's.
+        InfraError: the machine is gone.
     """
     if not sys.stdin.isatty():
         raise UserError("lab shell needs a terminal", right=f"lab exec {kept.name} -- COMMAND")
@@ -71,9 +72,17 @@ def _write(data: bytes) -> None:
 
 @contextlib.contextmanager
 def _connected(name: str, terminal: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as line:
+    with contextlib.ExitStack() as ours:
         try:
+            lock = ours.enter_context(terminal.with_suffix(".lock").open("wb"))
+            # QEMU serves one at a time, and lets the next wait without a word.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            line = ours.enter_context(socket.socket(socket.AF_UNIX))
             line.connect(str(terminal))
+        except BlockingIOError:
+            raise UserError(
+                f"somebody's shell is on {name} already", right=f"lab ssh {name} opens another"
+            ) from None
         except OSError as error:
             raise InfraError(f"{name}: its terminal cannot be reached: {error.strerror}") from error
         yield line
@@ -95,19 +104,29 @@ def _raw() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sized(machine: Machine) -> Iterator[None]:
-    """Tell the guest the window's size, now and whenever it changes."""
+    """Tell the guest the window's size, now and whenever it changes.
 
-    def tell() -> None:
-        columns, rows = os.get_terminal_size(sys.stdin.fileno())
-        with contextlib.suppress(GuestSilent, MachineDied, CommandTimeout):
-            machine.execute(f"stty -F /dev/hvc0 rows {rows} cols {columns}", timeout=5)
-
-    def changed(_number: int, _frame: FrameType | None) -> None:
-        threading.Thread(target=tell, daemon=True).start()
-
-    before = signal.signal(signal.SIGWINCH, changed)
-    threading.Thread(target=tell, daemon=True).start()
+    A window that is drawn changes faster than a guest is told, and what is told
+    last must be the last size: so there is one teller.
+    """
+    # Its put() may be called by a signal's handler in the midst of itself.
+    changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    before = signal.signal(signal.SIGWINCH, lambda *_: changes.put(True))
+    changes.put(True)
+    threading.Thread(target=_tell, args=(machine, changes), daemon=True).start()
     try:
         yield
     finally:
         signal.signal(signal.SIGWINCH, before)
+        changes.put(False)
+
+
+def _tell(machine: Machine, changes: queue.SimpleQueue[bool]) -> None:
+    told = None
+    while changes.get():
+        size = os.get_terminal_size(sys.stdin.fileno())
+        if size == told:
+            continue
+        with contextlib.suppress(GuestSilent, MachineDied, CommandTimeout):
+            machine.execute(f"stty -F /dev/hvc0 rows {size.lines} cols {size.columns}", timeout=5)
+            told = size
