@@ -6,16 +6,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lab import manifest
 from lab.results.merge import load_cell_result
 from lab.results.record import CellResult, TestResult
+from lab.store import Store
 from lab.testing.cell import Cell, load_cell
+from lab.testing.fixtures import KernelInfo
+from lab.testing.stages import Wanted, Workshop, prepare
 
 
 @dataclass(frozen=True)
@@ -89,3 +94,23 @@ def inner(ours: Cell, cell_file: Callable[..., Path], tmp_path: Path) -> Callabl
         return Inner(ended.returncode, output, load_cell_result(results), file.parent)
 
     return run
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory for sockets that no other lab uses or sweeps; its path is short."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def stage(kernel: KernelInfo) -> tuple[str, ...]:
+    """Options of `lab test` for what we run on, where nothing is to be built for it."""
+    lab, store = manifest.read(), Store()
+    if kernel.name not in lab.kernels:
+        pytest.skip(f"{kernel.name} is no kernel of lab.yaml")
+    wanted = Wanted(kernels=(kernel.name,), flavours=(kernel.flavour,))
+    workshop = Workshop(lab, wanted, store)
+    if not all(workshop.is_ready(stage) for stage in prepare(lab, wanted, store)):
+        pytest.skip(f"{kernel.name} as in lab.yaml is not built")
+    return "--kernel", kernel.name, "--flavour", kernel.flavour

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,23 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import MARK, marked
 
-from lab import manifest
 from lab.results.merge import load_run
 from lab.store import Store
-from lab.testing.fixtures import KernelInfo
 from lab.testing.lease import SILENCE, Leases
 from lab.testing.mutate import copy_checkout
 from lab.testing.rig import checkout
-from lab.testing.stages import Wanted, Workshop, prepare
 from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.limit(900), pytest.mark.slow]
 
 Runner = Callable[..., Any]  # conftest's, and conftests are not to be imported
 
-#: Names every process of a run, whatever it does to its arguments.
-MARK = "LAB_TEST_OF_ENDS"
 #: Seconds within which all of them must be gone.
 GONE = 5.0
 KILLS = 10
@@ -78,7 +73,6 @@ import sys
 import time
 from pathlib import Path
 from lab.provider.qemu import QemuProvider
-from lab.store import Store
 from lab.vm import snapshot
 from lab.vm.spec import MachineSpec
 
@@ -102,28 +96,6 @@ print(machine.cloned, machine.succeed("echo here"))
 provider.close()
 print(sorted(path.name for path in (store / "artifacts").glob("snapshot/*")))
 """
-
-
-def marked(mark: str) -> dict[int, str]:
-    """Processes that were given the mark, zombies apart: pid -> command line."""
-    found = {}
-    needle = f"{MARK}={mark}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if needle in (entry / "environ").read_bytes().split(b"\0"):
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-    return found
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory for sockets that no other lab uses or sweeps; its path is short."""
-    with tempfile.TemporaryDirectory(prefix="lab-") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture
@@ -359,19 +331,6 @@ class Checkout:
             }
             for file in self.home.glob("results/*/run.json")
         }
-
-
-@pytest.fixture
-def stage(kernel: KernelInfo) -> tuple[str, ...]:
-    """Options of `lab test` for what we run on, where nothing is to be built for it."""
-    lab, store = manifest.read(), Store()
-    if kernel.name not in lab.kernels:
-        pytest.skip(f"{kernel.name} is no kernel of lab.yaml")
-    wanted = Wanted(kernels=(kernel.name,), flavours=(kernel.flavour,))
-    workshop = Workshop(lab, wanted, store)
-    if not all(workshop.is_ready(stage) for stage in prepare(lab, wanted, store)):
-        pytest.skip(f"{kernel.name} as in lab.yaml is not built")
-    return "--kernel", kernel.name, "--flavour", kernel.flavour
 
 
 @pytest.mark.parametrize("homes", [("one", "two"), ("one", "one")], ids=["two", "one"])

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import select
 import socket
 import subprocess
 import sys
@@ -15,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import ANSWER, Terminal
 
 pytestmark = [pytest.mark.limit(300), pytest.mark.slow]
 
 Runner = Callable[..., Any]
 
 LAB = (sys.executable, "-m", "lab")
-#: Seconds for one answer of a person's terminal; the host may be busy.
-ANSWER = 120.0
 
 
 @pytest.fixture
@@ -39,44 +36,6 @@ def bundle(inner: Runner) -> Path:
     found = run.directory / "bundles" / "test_inner.test_fails"
     assert found.is_dir()
     return Path(found)
-
-
-class Terminal:
-    """A person at a terminal of their own."""
-
-    def __init__(self, *argv: str | Path) -> None:
-        self.master, theirs = os.openpty()
-        self.process = subprocess.Popen(
-            [str(word) for word in argv],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self.seen = ""
-
-    def expect(self, pattern: str) -> re.Match[str]:
-        """Wait for it; what comes after stays to be seen."""
-        deadline = time.monotonic() + ANSWER
-        while not (match := re.search(pattern, self.seen)):
-            left = deadline - time.monotonic()
-            assert left > 0, f"no {pattern!r} in {self.seen!r}"
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    self.seen += os.read(self.master, 65536).decode(errors="replace")
-                except OSError:  # the other end is closed
-                    raise AssertionError(f"no {pattern!r} in {self.seen!r}") from None
-        self.seen = self.seen[match.end() :]
-        return match
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-        os.close(self.master)
 
 
 @pytest.fixture
