@@ -21,6 +21,8 @@ from lab.vm.machine import Machine
 MANY = 400
 #: Bytes of an Ethernet header.
 ETHERNET = 14
+#: Milliseconds that frames take longer, each way, by slow.yaml.
+SLOW = 400.0
 #: Sigma of what lies evenly between -1 and 1.
 EVEN = 3**-0.5
 
@@ -172,6 +174,25 @@ def ways(captures: Sequence[Capture]) -> list[list[float]]:
     return [fastest[number] for number in dict.fromkeys(key[0] for key in here)]
 
 
+@pytest.mark.topology("slow.yaml")
+def test_impaired_as_its_topology_says(net: Network) -> None:
+    left, right = net["left"], net.address("right")
+    ping(left, right)  # neighbours know each other
+    assert ping(left, right, count=5, options="-M do -s 573").received == 0
+    slack = tolerance(net)
+    with net.capture("left") as here, net.capture("right") as there:
+        both = ping(left, right, options="-M do -s 572")
+        net.link("wire").impair(toward="right")
+        back = ping(left, right, options="-M do -s 572")
+    assert both.received == back.received == 20
+    assert 2 * SLOW <= both.fastest < 2 * SLOW + slack
+    assert SLOW <= back.fastest < SLOW + slack
+    # Both directions had it, and the one that was mended has it no more.
+    bad, mended = ways([here, there])
+    assert SLOW - slack < bad[0] - mended[0] < SLOW + slack
+    assert -slack < bad[1] - mended[1] < slack
+
+
 @pytest.mark.topology("pair", bridge=True)
 class TestImpairment:
     """Each fault, measured from outside of the node that makes it."""
@@ -214,6 +235,8 @@ class TestImpairment:
         assert 0.75 * EVEN * jitter < seen.spread < 1.25 * EVEN * jitter + slack
 
     def test_loss(self, net: Network) -> None:
+        # Neighbours that lose each other's questions thrice give up, and lose every ping.
+        ping(net["left"], net.address("right"), count=3)
         net.link("wire").impair(loss="20%", toward="right")
         seen = ping(net["left"], net.address("right"), count=MANY)
         # Five sigma either way.
