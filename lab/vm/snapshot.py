@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from lab.vm.wake import wake
 Inspect = Callable[[MachineSpec, str], str | None]
 
 #: Changes with the recipe below, so that older snapshots are not used.
-RECIPE = 1
+RECIPE = 2
 
 #: Taint that the lab's own modules bring: out of tree (O) and unsigned (E).
 HARMLESS_TAINT = 1 << 12 | 1 << 13
@@ -46,6 +47,22 @@ TRANSFER_TIMEOUT = 30.0
 
 #: Seconds until a shell waits for a clone's first command; it takes 0.05.
 SPARE_TIMEOUT = 10.0
+
+#: The last words of a base's kernel log; what was logged before them has passed
+#: the console once they have.
+MARK = "lab: frozen here"
+
+#: Seconds that they need at most; it takes 0.01.
+ECHO_TIMEOUT = 10.0
+
+#: Forgets which warnings were given once; tells the taint, and of lockdep where it
+#: is built in.
+_LAST_WORDS = f"""
+echo 1 2>/dev/null >/sys/kernel/debug/clear_warn_once
+cat /proc/sys/kernel/tainted || exit
+cat {lockdep.STATS} 2>/dev/null
+echo '<3>{MARK}' >/dev/kmsg
+"""
 
 
 class Unfit(InfraError):
@@ -134,32 +151,48 @@ def _freeze(spec: MachineSpec, path: Path, inspect: Inspect | None) -> None:
     machine = started.machine(base)
     try:
         boot.prepare(machine)
-        _examine(machine, inspect)
         # What a first command touches shall be in the guest's page cache.
         machine.succeed("true")
         loop.call(wake(started.executor, base))
         loop.call(started.executor.spare(timeout=SPARE_TIMEOUT * spec.patience))
+        _examine(machine, inspect)
         loop.call(_save(started, path / "state"))
     finally:
         machine.stop()
 
 
 def _examine(machine: Machine, inspect: Inspect | None) -> None:
-    """Refuse what a clone must not inherit; forget which warnings were given once."""
-    taint = int(machine.succeed("cat /proc/sys/kernel/tainted"))
-    if taint & ~HARMLESS_TAINT:
-        raise Unfit(f"its kernel is tainted ({taint})")
-    if lockdep.turned_off(machine.succeed(f"cat {lockdep.STATS} 2>/dev/null || true")):
-        raise Unfit("lockdep has turned itself off")
+    """Stop it; refuse what a clone must not inherit.
+
+    The last that the guest does: whatever it said of the steps before is heard.
+    """
+    # With an input, for else a shell would take it that waits for a clone's command.
+    done = machine.execute(_LAST_WORDS, input="")
+    if done.status != 0:
+        raise Unfit(f"it cannot be examined: {done.stderr.strip()}")
+    _await_mark(machine)
+    machine.body.monitor("stop")
     reason = inspect(machine.spec, machine.kernel_log()) if inspect is not None else None
     if reason is not None:
         raise Unfit(f"its log holds a splat: {reason}")
-    machine.execute("echo 1 > /sys/kernel/debug/clear_warn_once")
+    taint, _, stats = done.stdout.partition("\n")
+    if lockdep.turned_off(stats):
+        raise Unfit("lockdep has turned itself off")
+    if int(taint) & ~HARMLESS_TAINT:
+        raise Unfit(f"its kernel is tainted ({taint})")
+
+
+def _await_mark(machine: Machine) -> None:
+    limit = ECHO_TIMEOUT * machine.spec.patience
+    deadline = time.monotonic() + limit
+    while MARK not in machine.kernel_log():
+        if time.monotonic() > deadline:
+            raise Unfit(f"what it logs does not reach its console within {limit:g} s")
+        time.sleep(0.005)
 
 
 async def _save(started: Started, state: Path) -> None:
     qemu = started.qemu
-    await qemu.ask("stop")
     await _ignore_memory(started)
     # QEMU 7.2 has no file: migration yet (it came with 8.2).
     await qemu.ask("migrate", {"uri": f"exec:cat > {shlex.quote(str(state))}"})

@@ -16,6 +16,7 @@ from lab.provider import qemu as backend
 from lab.provider.qemu import QemuProvider
 from lab.store import Store
 from lab.vm import snapshot, wake
+from lab.vm.executor import Executor
 from lab.vm.machine import Machine
 from lab.vm.spec import Dgram, Nic
 
@@ -149,13 +150,30 @@ def test_a_tainted_base_is_refused(tmp_path: Path, said: list[str]) -> None:
     assert "its kernel is tainted (512)" in why
 
 
-def test_a_splat_in_its_log_is_refused(tmp_path: Path, said: list[str]) -> None:
-    def inspect(_: object, log: str) -> str | None:
-        return "a WARNING" if "WARNING: made up" in log else None
+SPLAT = "echo 'WARNING: made up' >/dev/kmsg"
 
-    splat = "echo 'WARNING: made up' > /dev/kmsg; sleep 1"
-    why = refused(tmp_path, said, inspect, prepare=(splat,))
+
+def finds_it(_: object, log: str) -> str | None:
+    return "a WARNING" if "WARNING: made up" in log else None
+
+
+def test_a_splat_in_its_log_is_refused(tmp_path: Path, said: list[str]) -> None:
+    why = refused(tmp_path, said, finds_it, prepare=(SPLAT,))
     assert "its log holds a splat: a WARNING" in why
+
+
+@pytest.mark.parametrize(("place", "step"), [(snapshot, "wake"), (Executor, "spare")])
+def test_a_splat_in_the_last_steps_is_refused(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, place: object, step: str
+) -> None:
+    takes = getattr(place, step)
+
+    async def splats(executor: Executor, *rest: object, **options: object) -> None:
+        await takes(executor, *rest, **options)
+        await executor.run(SPLAT, timeout=30, stdin=b"")
+
+    monkeypatch.setattr(place, step, splats)
+    assert "its log holds a splat: a WARNING" in refused(tmp_path, said, finds_it)
 
 
 def test_a_torn_snapshot_is_made_again(

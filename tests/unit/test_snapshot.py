@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lab.provider.qemu import QemuProvider
 from lab.store import Store, key
 from lab.vm import argv, snapshot
 from lab.vm.errors import ConsoleFlooded, GuestPanicked
+from lab.vm.machine import Completed
 from lab.vm.spec import Dgram, MachineSpec, Nic
 
 
@@ -141,23 +143,36 @@ def test_what_the_kernel_does_in_a_clone_is_not_booted_away(
 
 
 class Base:
-    """A machine that is to be frozen, and what it was told."""
+    """A machine that is to be frozen, what it was told, and what of its log has come when."""
 
-    def __init__(self, spec: MachineSpec, **files: str) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        *,
+        status: int = 0,
+        taint: str = "0",
+        lockdep: str = "",
+        logs: Sequence[str] = (f"its log\n{snapshot.MARK}",),
+    ) -> None:
         self.spec = spec
-        self.files = {"tainted": "0", "lockdep_stats": ""} | files
+        self.body = self
+        self.answer = Completed(status, f"{taint}\n{lockdep}", "no such file")
+        self.logs = list(logs)
         self.told: list[str] = []
 
-    def succeed(self, command: str) -> str:
-        """Show a file."""
-        return next(text for name, text in self.files.items() if name in command)
+    def execute(self, command: str, *, input: str) -> Completed:
+        """Take note."""
+        assert input is not None, "it has taken a shell that waits for a clone's command"
+        self.told += command.strip().splitlines()
+        return self.answer
 
-    def execute(self, command: str) -> None:
+    def monitor(self, command: str) -> None:
         """Take note."""
         self.told.append(command)
 
     def kernel_log(self) -> str:
-        return "its log"
+        """More, each time, until all is there."""
+        return self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
 
 
 LOCKDEP = " lock-classes:                         1297 [max: 8192]\n debug_locks:   {:20}\n"
@@ -172,26 +187,41 @@ def examine(base: Base, inspect: Any = None) -> None:
 def test_what_is_frozen_has_forgotten_which_warnings_it_gave(
     spec: MachineSpec, taint: int, stats: str
 ) -> None:
-    base = Base(spec, tainted=f"{taint}\n", lockdep_stats=stats)
-    seen: list[object] = []
-    examine(base, lambda *said: seen.append(said))
-    assert base.told == ["echo 1 > /sys/kernel/debug/clear_warn_once"]
-    assert seen == [(spec, "its log")]
+    base = Base(spec, taint=str(taint), lockdep=stats)
+    examine(base)
+    assert "echo 1 2>/dev/null >/sys/kernel/debug/clear_warn_once" in base.told
 
 
 @pytest.mark.parametrize(
-    ("files", "why"),
+    ("said", "why"),
     [
-        ({"lockdep_stats": LOCKDEP.format(0)}, "lockdep has turned itself off"),
-        ({"tainted": "512"}, r"its kernel is tainted \(512\)"),
-        ({"tainted": f"{1 << 12 | 1 << 9}"}, r"its kernel is tainted \(4608\)"),
+        ({"status": 1}, "it cannot be examined: no such file"),
+        ({"lockdep": LOCKDEP.format(0)}, "lockdep has turned itself off"),
+        ({"taint": "512"}, r"its kernel is tainted \(512\)"),
+        ({"taint": f"{1 << 12 | 1 << 9}"}, r"its kernel is tainted \(4608\)"),
     ],
 )
-def test_what_a_clone_must_not_inherit(spec: MachineSpec, files: dict[str, str], why: str) -> None:
+def test_what_a_clone_must_not_inherit(spec: MachineSpec, said: dict[str, Any], why: str) -> None:
     with pytest.raises(snapshot.Unfit, match=why):
-        examine(Base(spec, **files))
+        examine(Base(spec, **said))
 
 
 def test_a_splat_in_its_log_is_told(spec: MachineSpec) -> None:
     with pytest.raises(snapshot.Unfit, match="its log holds a splat: a WARNING"):
         examine(Base(spec), lambda *_: "a WARNING")
+
+
+def test_its_log_is_judged_when_all_of_it_has_come_and_nothing_more_can(spec: MachineSpec) -> None:
+    whole = f"boots\nsplats\n{snapshot.MARK}"
+    base = Base(spec, logs=["boots", "boots\nsplats", whole])
+    seen: list[object] = []
+    examine(base, lambda *said: seen.append((*said, base.told[-1])))
+    assert seen == [(spec, whole, "stop")]
+
+
+def test_a_log_that_does_not_come_is_not_believed(
+    spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "ECHO_TIMEOUT", 0.02)
+    with pytest.raises(snapshot.Unfit, match="does not reach its console"):
+        examine(Base(spec, logs=["its log"]))
