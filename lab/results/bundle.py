@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.progress import note
-from lab.results.record import Node, TestResult
+from lab.results.record import Node, Splat, TestResult
 from lab.testing.cell import Cell, load_cell
 from lab.testing.rig import Rig, checkout, root_of
 from lab.testing.shared import ITSELF
@@ -89,12 +89,16 @@ def _make(
             shutil.copyfile(kernel.config, target / "config")
     nodes = {node.name: node for node in test.nodes}
     stacks = [
-        f"{splat.node}: {splat.title}\n{decode(splat.stack, symbols[nodes.get(splat.node)])}\n"
+        f"{splat.node}: {splat.title}\n{_decoded(splat, symbols[nodes.get(splat.node)])}\n"
         for splat in test.splats
         if splat.stack
     ]
     if stacks:
         (path / "stacks.txt").write_text("\n".join(stacks), encoding="utf-8")
+
+
+def _decoded(splat: Splat, symbols: Symbols) -> str:
+    return decode(splat.stack, symbols, report=splat.text.splitlines())
 
 
 def _again(test: str, cell: Cell) -> tuple[str, ...]:

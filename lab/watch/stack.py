@@ -90,6 +90,12 @@ def stack(lines: Iterable[str], *, skip: frozenset[str]) -> tuple[str, ...]:
     return tuple(str(f) for f in solid)
 
 
+def stopped_at(lines: Iterable[str]) -> frozenset[str]:
+    """The frames of a report at which a processor stood; all others are returned to."""
+    found = (frame(rip["frame"]) for line in lines if (rip := _RIP.match(line)))
+    return frozenset(str(place) for place in found if place is not None)
+
+
 def _ends_stack(line: str) -> bool:
     """Markers such as <IRQ> and registers at a border stand inside a stack."""
     marker = re.match(r"^\s*</?(TASK|IRQ|NMI|#DF|ENTRY_TRAMPOLINE|SOFTIRQ)>", line)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.process import run
-from lab.watch.stack import Frame, frame
+from lab.watch.stack import Frame, frame, stopped_at
 
 _SECTION = re.compile(r"^\s*\[\s*(\d+)\]\s+(\S+)")
 _SYMBOL = re.compile(
@@ -90,14 +90,12 @@ class Symbols:
         self._directories = tuple(modules)
         self._objects: dict[str, _Object | None] = {}
 
-    def resolve(self, stack: Iterable[str]) -> list[Place]:
-        """Every frame of a stack with its place; unknown ones with an empty place."""
-        places: list[Place] = []
-        for number, text in enumerate(stack):
-            places += self._resolve(text, top=number == 0)
-        return places
+    def resolve(self, stack: Iterable[str], *, report: Iterable[str]) -> list[Place]:
+        """Every frame of a report's stack with its place; unknown ones with an empty place."""
+        exact = stopped_at(report)
+        return [place for text in stack for place in self._resolve(text, exact=text in exact)]
 
-    def _resolve(self, text: str, *, top: bool) -> list[Place]:
+    def _resolve(self, text: str, *, exact: bool) -> list[Place]:
         unknown = [Place(frame=text, function="", file="", line=0)]
         wanted = frame(text)
         thing = self._object(wanted.module) if wanted else None
@@ -105,8 +103,9 @@ class Symbols:
         if thing is None or found is None:
             return unknown
         address, section = found
-        # All but the innermost frame hold return addresses: the call is before.
-        places = thing.places(address if top else address - 1, section, shown=text)
+        # A return address: the call is before, and after one that never returns may
+        # be the next function.
+        places = thing.places(address if exact else address - 1, section, shown=text)
         return places or unknown
 
     def _object(self, module: str | None) -> _Object | None:
@@ -126,11 +125,11 @@ class Symbols:
         return None
 
 
-def decode(stack: Iterable[str], symbols: Symbols) -> str:
-    """A stack as text with files and lines; without them where binutils fail."""
+def decode(stack: Iterable[str], symbols: Symbols, *, report: Iterable[str]) -> str:
+    """A report's stack as text with files and lines; without them where binutils fail."""
     frames = list(stack)
     try:
-        return "\n".join(str(place) for place in symbols.resolve(frames))
+        return "\n".join(str(place) for place in symbols.resolve(frames, report=report))
     except LabError as error:
         return "\n".join([*frames, f"(not resolved: {error})"])
 
