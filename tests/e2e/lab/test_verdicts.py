@@ -187,6 +187,23 @@ def test_a_failure_leaves_a_bundle(inner: Runner) -> None:
     assert "drivers/tty/sysrq.c:" in (bundle / "stacks.txt").read_text()
 
 
+def test_stacks_in_a_module_have_files_and_lines(inner: Runner) -> None:
+    run = inner(
+        """
+        def test_crashes(machine):
+            machine.module("lkdtm")
+            machine.execute("echo BUG > /sys/kernel/debug/provoke-crash/DIRECT")
+        """
+    )
+    stacks = (run.directory / "bundles" / "test_inner.test_crashes" / "stacks.txt").read_text()
+    # The kernel says itself where its BUG() stands.
+    said = re.match(r"machine: kernel BUG at (drivers/misc/lkdtm/bugs\.c:\d+)!\n", stacks)
+    assert said is not None, stacks
+    innermost = rf"lkdtm_BUG\+\S+ \[lkdtm\] +\S*{said[1]} \(lkdtm_BUG\)\n"
+    assert re.match(innermost, stacks[said.end() :]), stacks
+    assert re.search(r"\n\S+ \[lkdtm\] +\S*drivers/misc/lkdtm/core\.c:\d+ ", stacks), stacks
+
+
 def test_a_bundle_tells_the_network_and_where_it_failed(inner: Runner) -> None:
     run = inner(
         """
@@ -230,6 +247,22 @@ def test_a_hung_commands_stacks_are_kept(inner: Runner) -> None:
     stacks = (run.directory / test.nodes[0].directory / "stacks.log").read_text()
     # Who hangs, and in what: it had not been killed yet.
     assert re.search(r"task:cat .*\n(.*\n){1,12}.*(fifo_open|wait_for_partner)", stacks)
+
+
+def test_who_outlasts_the_limit_is_kept_with_a_stack(inner: Runner) -> None:
+    run = inner(
+        """
+        @pytest.mark.limit(3)
+        def test_sleeps(machine):
+            machine.succeed("sleep 25")
+        """
+    )
+    assert "took longer than its limit of" in run["test_sleeps"].message
+    bundle = run.directory / "bundles" / "test_inner.test_sleeps"
+    stacks = (bundle / "nodes" / "machine" / "stacks.log").read_text()
+    # It had not been ended yet.
+    sleeper = r"task:sleep .*\n.*Call Trace:\n(.*\n){1,12}.* (do|hrtimer)_nanosleep\+"
+    assert re.search(sleeper, stacks), stacks[-2000:]
 
 
 @pytest.mark.parametrize(
