@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -108,4 +110,24 @@ def test_gdb_sees_the_first_instruction(replay: Callable[..., Terminal]) -> None
         assert registers[16 * 16 : 17 * 16] == "f0ff000000000000"
         line.sendall(b"$D#44")  # detach: it goes on by itself
         assert line.recv(16)
+    assert person.process.wait(ANSWER) == 1
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_gdb_stops_where_a_symbol_stands(replay: Callable[..., Terminal]) -> None:
+    person = replay("--gdb")
+    command = shlex.split(person.expect(r"  (gdb \S+/vmlinux -ex '.*')\r\n")[1])
+    socket_of_qemu = Path(command[-1].split()[-1])
+    deadline = time.monotonic() + ANSWER
+    while not socket_of_qemu.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # Software breakpoints would be overwritten: the kernel is not unpacked yet.
+    words = ["hbreak start_kernel", "continue", "detach"]
+    said = subprocess.run(
+        [*command, "-nx", "-batch", *(word for text in words for word in ("-ex", text))],
+        capture_output=True, text=True, timeout=ANSWER, check=False,
+    )  # fmt: skip
+    assert re.search(r"^Breakpoint 1, start_kernel \(\) at \S*init/main\.c:\d+$", said.stdout,
+                     re.MULTILINE), said  # fmt: skip
     assert person.process.wait(ANSWER) == 1
