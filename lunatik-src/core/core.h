@@ -158,7 +158,7 @@ u64 lunatik_memory_used(struct lunatik_runtime *runtime);
 
 /* errors.c */
 int lunatik_traceback(lua_State *L);
-void lunatik_log(struct lunatik_runtime *runtime, const char *text);
+void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, const char *text);
 
 /* entry.c */
 struct lunatik_error {

@@ -453,7 +453,7 @@ u64 lunatik_budget(struct lunatik_runtime *runtime)
 }
 
 static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
-		  struct lunatik_error *error)
+		  struct lunatik_error *error, struct lunatik_hook *hook)
 {
 	enum lunatikvm_reason why = lunatikvm_stopped(L);
 	const char *text = "error object is not a string";
@@ -481,13 +481,14 @@ static int failed(struct lunatik_runtime *runtime, lua_State *L, int status,
 			ret = -ENOMEM;	/* all that can be said without text */
 		error->code = ret;
 	} else if (why == LUNATIKVM_RUNNING) {
-		lunatik_log(runtime, text);
+		lunatik_log(runtime, hook, text);
 	}
 	return ret;
 }
 
 static __always_inline int call(struct lunatik_runtime *runtime, lunatik_handler handler,
-				void *arg, struct lunatik_error *error)
+				void *arg, struct lunatik_error *error,
+				struct lunatik_hook *hook)
 {
 	struct lunatikvm_result result;
 	lua_State *L = runtime->L;
@@ -498,7 +499,7 @@ static __always_inline int call(struct lunatik_runtime *runtime, lunatik_handler
 				&result);
 	runtime->instructions += result.instructions;
 	if (unlikely(status != LUA_OK)) {
-		result.value = failed(runtime, L, status, error);
+		result.value = failed(runtime, L, status, error, hook);
 		lua_settop(L, 0);
 	}
 	return result.value;
@@ -516,7 +517,7 @@ static __always_inline int call(struct lunatik_runtime *runtime, lunatik_handler
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		 struct lunatik_error *error)
 {
-	return call(runtime, handler, arg, error);
+	return call(runtime, handler, arg, error, NULL);
 }
 
 static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
@@ -530,7 +531,7 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 	ret = enter(runtime, &flags, pace);
 	if (ret)
 		return ret;
-	ret = call(runtime, handler, arg, error);
+	ret = call(runtime, handler, arg, error, NULL);
 	if (pace == LUNATIK_PATIENT)
 		runtime->output = NULL;		/* it was lent to this entry */
 	leave(runtime, flags);
@@ -559,16 +560,17 @@ int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
-int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
+int lunatik_run_finally(struct lunatik_hook *hook, lunatik_handler handler,
 			void (*finally)(void *arg), void *arg)
 {
+	struct lunatik_runtime *runtime = hook->runtime;
 	unsigned long flags;
 	int ret;
 
 	ret = enter(runtime, &flags, LUNATIK_USUAL);
 	if (ret)
 		return ret;
-	ret = call(runtime, handler, arg, NULL);
+	ret = call(runtime, handler, arg, NULL, hook);
 	finally(arg);
 	leave(runtime, flags);
 	return ret;

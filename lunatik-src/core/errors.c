@@ -61,12 +61,21 @@ int lunatik_traceback(lua_State *L)
 	return 1;
 }
 
-/* Line by line, since the kernel log knows no other; a flood is cut. */
-void lunatik_log(struct lunatik_runtime *runtime, const char *text)
+/* Of a hook that is called for each packet the first failure tells enough. */
+static bool worth_logging(struct lunatik_runtime *runtime, struct lunatik_hook *hook)
+{
+	return hook ? !atomic_xchg(&hook->told, 1) : __ratelimit(&runtime->log_limit);
+}
+
+/*
+ * Line by line, since the kernel log knows no other; a flood is cut. @hook: the
+ * one whose callback failed, if it is to be told of once only, or NULL.
+ */
+void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, const char *text)
 {
 	int lines;
 
-	if (!__ratelimit(&runtime->log_limit))
+	if (!worth_logging(runtime, hook))
 		return;
 
 	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {

@@ -45,6 +45,8 @@
  */
 struct lunatik_runtime;
 
+struct lunatik_hook;
+
 /**
  * enum lunatik_context - where the callbacks of a runtime are run
  * @LUNATIK_PROCESS: process context; may sleep; entries hold a mutex
@@ -131,12 +133,14 @@ int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler
 void lunatik_pushbody(lua_State *L);
 
 /*
- * The same, with @finally(@arg) called before the runtime's lock is let go,
- * however @handler ended (not if it was never called): to take back what the
- * script was lent for the call. It must not raise errors or touch the stack.
+ * lunatik_run() for a hook on packets, in the hook's runtime. The first failure
+ * of the hook is logged, whatever was logged before; later ones are counted
+ * only. @finally(@arg) is called before the runtime's lock is let go, however
+ * @handler ended (not if it was never called): to take back what the script was
+ * lent for the call. It must not raise errors or touch the stack.
  * Context: as @handler's, the runtime's lock held.
  */
-int lunatik_run_finally(struct lunatik_runtime *runtime, lunatik_handler handler,
+int lunatik_run_finally(struct lunatik_hook *hook, lunatik_handler handler,
 			void (*finally)(void *arg), void *arg);
 
 /* End a runtime, soon, as rt:stop() does; any context, any number of times. */
@@ -442,8 +446,6 @@ void lunatik_unlock(void *private, const struct lunatik_class *class, unsigned l
 
 /* ---- hooks ------------------------------------------------------------- */
 
-struct lunatik_hook;
-
 /**
  * struct lunatik_hook_ops - how a hook ends
  * @name: for `lunatik list` and logs: "netfilter"
@@ -482,6 +484,7 @@ struct lunatik_hook {
 	struct list_head node;		/* in the runtime, under its hooks_lock */
 	struct work_struct work;	/* of lunatik_hook_cancel() */
 	atomic_t cancelled;
+	atomic_t told;			/* its failure was logged */
 };
 
 /**

@@ -109,7 +109,7 @@ static unsigned int nf_lua_hook(void *priv, struct sk_buff *skb,
 	if ((hook->marked && skb->mark != hook->mark) || lunatik_packet_sending())
 		return NF_ACCEPT;
 	lunatik_lending_init(&request.lending, skb, state);
-	ret = lunatik_run_finally(hook->hook.runtime, verdict_ask, verdict_done, &request);
+	ret = lunatik_run_finally(&hook->hook, verdict_ask, verdict_done, &request);
 	lunatik_lending_send(&request.lending);
 	if (ret >= 0)
 		return request.verdict;

@@ -232,8 +232,8 @@ static int callback_run(struct xdp_call *call)
 {
 	if (READ_ONCE(call->callback->ended))
 		return -ESHUTDOWN;
-	return lunatik_run_finally(call->callback->hook.runtime, callback_handle,
-				   callback_take_back, call);
+	return lunatik_run_finally(&call->callback->hook, callback_handle, callback_take_back,
+				   call);
 }
 
 /* ---- called from eBPF --------------------------------------------------- */

@@ -262,7 +262,7 @@ static int rule_run(struct sk_buff *skb, const struct xt_action_param *par,
 	lunatik_lending_init(&call->lending, skb, par->state);
 	call->lending.readonly = readonly;
 	call->lending.mute = rule_duplicates();
-	ret = lunatik_run_finally(function->hook.runtime, handler, call_done, call);
+	ret = lunatik_run_finally(&function->hook, handler, call_done, call);
 	rule_send(&call->lending);
 	return ret;
 }

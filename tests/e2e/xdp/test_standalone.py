@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from counters import counters
 from forgets import FORGETS
-from twins import WIRE
+from orders import TYPE, frame
+from twins import HERE, WIRE, packed, run
 
 from lab.vm.machine import Machine
 
@@ -64,6 +66,34 @@ def test_failing_script_falls_back(node: Machine, fallback: str, arrives: bool) 
     node.succeed("lunatik run filter softirq")
     (node.succeed if arrives else node.fail)("reach")
     node.wait_until_succeeds("dmesg | grep rotten")
+
+
+# Nothing else that comes in may count.
+ROTTEN = """
+require("xdp").attach(function(ctx, packet)
+    if packet:getstring(12, 2) == "{type}" then error("rotten") end
+    return 2
+end, {{dev = "r0", mode = "{mode}"}})
+"""
+
+
+# In native mode one CPU at a time takes what is in the wire, which holds 256 frames.
+@pytest.mark.machine(cpus=2)
+@pytest.mark.parametrize(("mode", "senders"), [("native", 1), ("generic", 2)])
+def test_error_is_told_once_and_counted_each_time(node: Machine, mode: str, senders: int) -> None:
+    # However long a thousand tracebacks take: packets are to meet the script.
+    node.succeed("echo 100 > /sys/module/lunatik/parameters/interrupt_share")
+    node.copy_to(HERE / "wires.py", "/tmp/wires.py")
+    one = "taskset -c {cpu} python3 /tmp/wires.py /tmp/frames client c0 & "
+    text = ROTTEN.format(mode=mode, type="".join(f"\\x{byte:02x}" for byte in TYPE))
+    for attached, amount in enumerate((1000, 20), start=1):
+        node.copy_to(packed([frame(0, (0, 0, 0, 0))] * (amount // senders)), "/tmp/frames")
+        run(node, text)
+        node.succeed("".join(one.format(cpu=cpu) for cpu in range(senders)) + "wait", timeout=60)
+        assert counters(node, "filter")["ERRORS"] == str(amount)
+        log = node.succeed("dmesg")
+        assert log.count("rotten") == log.count("stack traceback") == attached
+        node.succeed("lunatik stop filter")
 
 
 def test_nothing_is_attached_where_all_the_kernel_waits(node: Machine) -> None:
