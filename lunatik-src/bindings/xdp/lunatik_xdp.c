@@ -67,7 +67,8 @@ struct xdp_callback {
 	u32 fallback;			/* verdict if the script has none; fixed */
 	atomic64_t failures;
 	struct xdp_device *device;	/* guarded by RTNL */
-	char script[];			/* name without the CPU */
+	size_t length;			/* of script; fixed */
+	char script[];			/* name without the CPU, and a NUL */
 };
 
 /* All callbacks by their script. Read under RCU, written under the lock. */
@@ -250,11 +251,11 @@ static struct xdp_callback *callback_find(const char *script, size_t length, int
 	struct xdp_callback *callback;
 
 	hash_for_each_possible_rcu(callbacks, callback, node, hash) {
-		if (callback->hash != hash || callback->standalone)
+		if (callback->hash != hash || callback->length != length || callback->standalone)
 			continue;
 		if (callback->cpu >= 0 && callback->cpu != cpu)
 			continue;
-		if (!strcmp(callback->script, script))
+		if (!memcmp(callback->script, script, length))
 			return callback;
 	}
 	return NULL;
@@ -959,6 +960,7 @@ static void attachment_take(lua_State *L, void *arg)
 	callback = lunatik_alloc(L, sizeof(*callback) + length + 1);
 	*callback = *attachment->made;
 	memcpy(callback->script, lunatik_name(runtime), length);
+	callback->length = length;
 	callback->hash = script_hash(callback->script, length);
 	callback->cpu = lunatik_cpu(runtime);
 	callback->fallback = options->fallback;
