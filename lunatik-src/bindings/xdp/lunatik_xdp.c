@@ -39,6 +39,9 @@
 #include "lunatik_bpf.h"
 #include "lunatik_data.h"
 
+/* One VM instruction's worth of copying, clearing or summing. */
+#define BYTES_A_UNIT	32
+
 struct xdp_device;
 
 /*
@@ -70,6 +73,11 @@ struct xdp_callback {
 	size_t length;			/* of script; fixed */
 	char script[];			/* name without the CPU, and a NUL */
 };
+
+static u32 script_hash(const char *script, size_t length)
+{
+	return jhash(script, length, 0);
+}
 
 /* All callbacks by their script. Read under RCU, written under the lock. */
 static DEFINE_HASHTABLE(callbacks, 6);
@@ -238,11 +246,6 @@ static int callback_run(struct xdp_call *call)
 }
 
 /* ---- called from eBPF --------------------------------------------------- */
-
-static u32 script_hash(const char *script, size_t length)
-{
-	return jhash(script, length, 0);
-}
 
 /* Under RCU or with bottom halves disabled. */
 static struct xdp_callback *callback_find(const char *script, size_t length, int cpu)
@@ -640,20 +643,39 @@ static int adjust_tail(struct xdp_buff *buff, int offset)
 	return xdp_lua_adjust_tail(buff, offset);
 }
 
-#define CONTEXT_ADJUST(what, adjust)					\
-static int context_adjust_##what(lua_State *L)				\
-{									\
-	struct xdp_callback *callback = lunatik_check(L, 1, &context_class); \
-	int offset = lunatik_checkrange(L, 2, INT_MIN, INT_MAX);	\
-									\
-	lunatik_try(L, adjust(callback->buff, offset));			\
-	packet_show(callback);						\
-	return 0;							\
+/* By how many bytes, as the script has said. */
+static __always_inline int context_adjust(lua_State *L,
+					  int (*adjust)(struct xdp_buff *buff, int offset))
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+	int offset = lunatik_checkrange(L, 2, INT_MIN, INT_MAX);
+
+	lunatik_try(L, adjust(callback->buff, offset));
+	packet_show(callback);
+	return offset;
 }
 
-CONTEXT_ADJUST(head, xdp_lua_adjust_head)
-CONTEXT_ADJUST(tail, adjust_tail)
-CONTEXT_ADJUST(meta, xdp_lua_adjust_meta)
+static int context_adjust_head(lua_State *L)
+{
+	context_adjust(L, xdp_lua_adjust_head);
+	return 0;
+}
+
+static int context_adjust_tail(lua_State *L)
+{
+	int offset = context_adjust(L, adjust_tail);
+
+	/* What is new was cleared. How much that may be only the helper knew. */
+	if (offset > 0)
+		lunatik_charge(L, offset / BYTES_A_UNIT);
+	return 0;
+}
+
+static int context_adjust_meta(lua_State *L)
+{
+	context_adjust(L, xdp_lua_adjust_meta);
+	return 0;
+}
 
 /* return ctx:redirect(ifindex) */
 static int context_redirect(lua_State *L)
@@ -688,8 +710,8 @@ static int context_redirect_map(lua_State *L)
 	return 1;
 }
 
-/* One VM instruction's worth of copying. */
-#define EVENT_BYTES_A_UNIT	32
+/* Its way through perf's or the ring's bookkeeping, in VM instructions. */
+#define EVENT_UNITS	100
 
 /* A record of perf's says its size in 16 bits; so much of it is left for ours. */
 #define EVENT_PERF_MAX	(U16_MAX - 256)
@@ -711,7 +733,7 @@ static int context_event(lua_State *L)
 
 	if (perf && (size > EVENT_PERF_MAX || size + length > EVENT_PERF_MAX))
 		lunatik_throw(L, -E2BIG);
-	lunatik_charge(L, (size + length) / EVENT_BYTES_A_UNIT);
+	lunatik_charge(L, EVENT_UNITS + (size + length) / BYTES_A_UNIT);
 	ret = xdp_lua_event_output(callback->buff, map, flags, bytes, size);
 	if (!ret) {
 		lua_pushboolean(L, true);
@@ -872,6 +894,12 @@ static size_t script_length(const struct lunatik_runtime *runtime)
 	return colon ? colon - name : strlen(name);
 }
 
+/* That of all its callbacks. */
+static u32 runtime_hash(const struct lunatik_runtime *runtime)
+{
+	return script_hash(lunatik_name(runtime), script_length(runtime));
+}
+
 struct xdp_options {
 	const char *dev;
 	u32 flags;
@@ -916,10 +944,9 @@ static bool attached_already(const struct lunatik_runtime *runtime)
 {
 	struct xdp_callback *callback;
 	bool found = false;
-	int bucket;
 
 	spin_lock_bh(&callbacks_lock);
-	hash_for_each(callbacks, bucket, callback, node)
+	hash_for_each_possible(callbacks, callback, node, runtime_hash(runtime))
 		if (callback->hook.runtime == runtime && !callback->standalone &&
 		    !callback->ended)
 			found = true;
@@ -1046,10 +1073,9 @@ static int xdp_detach(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	struct xdp_callback *callback;
-	int bucket;
 
 	spin_lock_bh(&callbacks_lock);
-	hash_for_each(callbacks, bucket, callback, node)
+	hash_for_each_possible(callbacks, callback, node, runtime_hash(runtime))
 		if (callback->hook.runtime == runtime)
 			callback_end(L, callback);
 	spin_unlock_bh(&callbacks_lock);
@@ -1062,13 +1088,16 @@ static int xdp_failures(lua_State *L)
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	struct xdp_callback *callback;
 	lua_Integer failures = 0;
-	int bucket;
+	size_t seen = 0;
 
 	spin_lock_bh(&callbacks_lock);
-	hash_for_each(callbacks, bucket, callback, node)
+	hash_for_each_possible(callbacks, callback, node, runtime_hash(runtime)) {
+		seen++;
 		if (callback->hook.runtime == runtime)
 			failures += atomic64_read(&callback->failures);
+	}
 	spin_unlock_bh(&callbacks_lock);
+	lunatik_charge(L, seen);
 	lua_pushinteger(L, failures);
 	return 1;
 }
@@ -1121,6 +1150,7 @@ static int xdp_csum_diff(lua_State *L)
 	if (from_size > CSUM_DIFF_MAX || to_size > CSUM_DIFF_MAX - from_size ||
 	    from_size % sizeof(__be32) || to_size % sizeof(__be32))
 		lunatik_throw(L, -EINVAL);
+	lunatik_charge(L, (from_size + to_size) / BYTES_A_UNIT);
 	lua_pushinteger(L, csum_diff(from, from_size, to, to_size,
 				     (__force __wsum)seed));
 	return 1;

@@ -205,18 +205,35 @@ def test_per_cpu_script_with_a_name_that_is_cut(node: Machine) -> None:
     node.succeed(f"lunatik stop {name}", "reach")
 
 
-def test_routes_are_charged(router: Machine) -> None:
-    # The loop itself would be within the budget.
+# The loops themselves would be within the budget.
+CHARGED = {
+    "routes": "for _ = 1, 2000 do ctx:fib_lookup(asked) end",
+    "sums": "for _ = 1, 8000 do xdp.csum_diff(words, '') end",
+    "tails": "for _ = 1, 4000 do ctx:adjust_tail(-1400) ctx:adjust_tail(1400) end",
+    "events": "for _ = 1, 4000 do ctx:event(ring, '') end",
+}
+
+
+@pytest.mark.parametrize("what", CHARGED)
+def test_what_helpers_do_is_charged(router: Machine, what: str) -> None:
+    router.succeed(
+        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+        "bpftool map create /sys/fs/bpf/ring type ringbuf name ring entries 4096",
+    )
     script(
         router,
-        """
+        f"""
         local xdp = require("xdp")
-        xdp.attach(function(ctx)
-            local asked = {src = 0xc0000201, dst = 0xc6336402}
-            for _ = 1, 2000 do ctx:fib_lookup(asked) end
+        local asked = {{src = 0xc0000201, dst = 0xc6336402}}
+        local words = ("w"):rep(512)
+        local ring = require("bpf").ringbuf("/sys/fs/bpf/ring")
+        xdp.attach(function(ctx, packet)
+            if #packet > 1400 then {CHARGED[what]} end
             return 2
-        end, {dev = "r0"})
+        end, {{dev = "r0"}})
         """,
     )
     router.succeed("lunatik run filter softirq", "reach")
+    # What is left of the packet need not be an answer's worth.
+    router.execute("ip netns exec client ping -q -c 1 -s 1400 -W 1 192.0.2.2")
     router.wait_until_succeeds("lunatik list | grep 'broken: instruction budget exceeded'")
