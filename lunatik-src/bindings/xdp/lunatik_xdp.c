@@ -55,14 +55,14 @@ struct xdp_callback {
 	int cpu;			/* -1: all; fixed */
 	int function;			/* references, fixed until it is ended */
 	int packet;
-	int argument;
+	int side;			/* bytes beside it: argument, or metadata */
 	int context;
 	struct lunatik_object *packet_object;
-	struct lunatik_object *argument_object;
+	struct lunatik_object *side_object;
 	struct lunatik_object *context_object;
 	struct lunatik_view packet_view;
-	struct lunatik_view argument_view;
-	struct lunatik_memory argument_memory;
+	struct lunatik_view side_view;
+	struct lunatik_memory side_memory;
 	struct xdp_buff *buff;		/* lent; NULL between packets */
 	bool standalone;		/* fixed */
 	bool ended;			/* by detach(): no packets any more; never cleared */
@@ -172,6 +172,16 @@ static const struct lunatik_view_ops packet_ops = {
 	.checksum = packet_checksum,
 };
 
+/* What adjust_meta() has made of the room before the packet. */
+static void metadata_show(struct xdp_callback *callback)
+{
+	struct xdp_buff *buff = callback->buff;
+
+	callback->side_memory.start = buff->data_meta;
+	callback->side_memory.size = xdp_data_meta_unsupported(buff) ? 0 :
+				     buff->data - buff->data_meta;
+}
+
 /* Again whenever the packet's bounds have changed. */
 static void packet_show(struct xdp_callback *callback)
 {
@@ -202,11 +212,11 @@ static int callback_handle(lua_State *L, void *arg)
 		lunatik_pushref(L, callback->packet);
 		lua_call(L, 2, 1);
 	} else {
-		callback->argument_memory.start = call->argument;
-		callback->argument_memory.size = call->argument_size;
-		lunatik_attach(callback->argument_object, &callback->argument_view);
+		callback->side_memory.start = call->argument;
+		callback->side_memory.size = call->argument_size;
+		lunatik_attach(callback->side_object, &callback->side_view);
 		lunatik_pushref(L, callback->packet);
-		lunatik_pushref(L, callback->argument);
+		lunatik_pushref(L, callback->side);
 		lua_call(L, 2, 1);
 	}
 
@@ -229,10 +239,9 @@ static void callback_take_back(void *arg)
 	if (!callback->buff)
 		return;
 	lunatik_attach(callback->packet_object, NULL);
+	lunatik_attach(callback->side_object, NULL);
 	if (callback->context_object)
 		lunatik_attach(callback->context_object, NULL);
-	if (callback->argument_object)
-		lunatik_attach(callback->argument_object, NULL);
 	callback->buff = NULL;
 }
 
@@ -562,6 +571,16 @@ static int context_packet(lua_State *L)
 	return 1;
 }
 
+static int context_meta(lua_State *L)
+{
+	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
+
+	metadata_show(callback);
+	lunatik_attach(callback->side_object, &callback->side_view);
+	lunatik_pushref(L, callback->side);
+	return 1;
+}
+
 static int context_ifindex(lua_State *L)
 {
 	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
@@ -652,6 +671,7 @@ static __always_inline int context_adjust(lua_State *L,
 
 	lunatik_try(L, adjust(callback->buff, offset));
 	packet_show(callback);
+	metadata_show(callback);
 	return offset;
 }
 
@@ -825,6 +845,7 @@ static int context_fib_lookup(lua_State *L)
 
 static const luaL_Reg context_methods[] = {
 	{ "packet", context_packet },
+	{ "meta", context_meta },
 	{ "ifindex", context_ifindex },
 	{ "queue", context_queue },
 #ifdef XDP_STANDALONE
@@ -962,12 +983,11 @@ struct attachment {
 static void attachment_refs(lua_State *L, struct xdp_callback *made)
 {
 	take_view(L, &made->packet_object, &made->packet);
+	take_view(L, &made->side_object, &made->side);
 	if (made->standalone) {
 		lunatik_new(L, &context_class, 0);
 		made->context = lunatik_ref(L, -1);
 		made->context_object = lunatik_object(L, -1);
-	} else {
-		take_view(L, &made->argument_object, &made->argument);
 	}
 	made->function = lunatik_ref(L, 1);
 }
@@ -993,8 +1013,8 @@ static void attachment_take(lua_State *L, void *arg)
 	callback->fallback = options->fallback;
 	callback->packet_view.ops = &packet_ops;
 	callback->packet_view.lent = callback;
-	callback->argument_view.ops = &lunatik_memory_ops;
-	callback->argument_view.lent = &callback->argument_memory;
+	callback->side_view.ops = &lunatik_memory_ops;
+	callback->side_view.lent = &callback->side_memory;
 	INIT_HLIST_NODE(&callback->node);
 	lunatik_hook_add(L, &callback->hook, &callback_ops);
 	callback_publish(callback);
@@ -1015,7 +1035,7 @@ static void callback_drop(lua_State *L, const struct xdp_callback *callback)
 {
 	lunatik_unref(L, callback->packet);
 	lunatik_unref(L, callback->context);
-	lunatik_unref(L, callback->argument);
+	lunatik_unref(L, callback->side);
 	lunatik_unref(L, callback->function);
 }
 
@@ -1032,7 +1052,7 @@ static int xdp_attach(lua_State *L)
 	struct xdp_callback made = {
 		.packet = LUA_NOREF,
 		.context = LUA_NOREF,
-		.argument = LUA_NOREF,
+		.side = LUA_NOREF,
 		.function = LUA_NOREF,
 	};
 	struct attachment attachment = { .made = &made };

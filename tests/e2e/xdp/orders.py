@@ -19,7 +19,7 @@ LISTS = (3, 4)
 LOOKUP, UPDATE, DELETE = 0, 8, 16
 PUSH, POP, PEEK = 24, 32, 40
 REDIRECT, RING, PERF, REDIRECT_TO = 48, 49, 50, 51
-HEAD, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB = range(56, 64)
+HEAD, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB, BEFORE = range(56, 65)
 
 #: Flags by which TAIL and STORE send the frame back afterwards.
 BACK = 1
@@ -67,7 +67,7 @@ class Pair:
             self.begin(who)
             assert send(self.machine) == len(orders)
             self.end(who)
-            found[who] = self._written_down(who, len(orders))
+            found[who] = written_down(self.machine, f"{self.of[who]}/t_outcomes", len(orders))
         return found
 
     def sent_back(
@@ -78,18 +78,18 @@ class Pair:
         self.begin(who)
         arrived = carry(self.machine, to=("client", "c0"))
         self.end(who)
-        return self._written_down(who, len(orders)), arrived
+        outcomes = written_down(self.machine, f"{self.of[who]}/t_outcomes", len(orders))
+        return outcomes, arrived
 
     def _write_frames(self, orders: list[Order], size: int) -> None:
         frames = packed(frame(number, order, size) for number, order in enumerate(orders))
         self.machine.copy_to(frames, "/tmp/frames")
 
-    def _written_down(self, who: str, count: int) -> list[tuple[int, int]]:
-        rows = [
-            bytes(int(byte, 16) for byte in one["value"])
-            for one in dump(self.machine, f"{self.of[who]}/t_outcomes")
-        ]
-        return [struct.unpack("<qQ", row) for row in rows[:count]]
+
+def written_down(machine: Machine, path: str, count: int) -> list[tuple[int, int]]:
+    """The first elements of an array of two numbers each, as outcomes are."""
+    rows = [bytes(int(byte, 16) for byte in one["value"]) for one in dump(machine, path)]
+    return [struct.unpack("<qQ", row) for row in rows[:count]]
 
 
 def same(orders: list[Order], found: dict[str, list[tuple[int, int]]]) -> None:

@@ -169,6 +169,38 @@ def test_helper_refuses_what_its_twin_refuses(node: Machine) -> None:
     node.succeed("lunatik run filter softirq", "reach")
 
 
+def test_metadata_is_lent_for_its_packet(node: Machine) -> None:
+    script(
+        node,
+        """
+        local kept
+        require("xdp").attach(function(ctx)
+            local function refused(why, ...)
+                local done, message = pcall(...)
+                assert(not done and message:find(why), message)
+            end
+            if kept then refused("closed", kept.getuint8, kept, 0) end
+            local meta = ctx:meta()
+            assert(#meta == 0)
+            refused("out of bounds", meta.getuint8, meta, 0)
+            ctx:adjust_meta(-8)
+            meta:setstring(0, "metadata")
+            refused("out of bounds", meta.setuint8, meta, 8, 0)
+            refused("out of bounds", meta.getuint8, meta, -1)
+            -- It stays before the packet, wherever that begins.
+            ctx:adjust_head(-16)
+            assert(tostring(meta) == "metadata")
+            ctx:adjust_head(16)
+            ctx:adjust_meta(4)
+            assert(tostring(ctx:meta()) == "data" and #meta == 4)
+            kept = meta
+            return 2
+        end, {dev = "r0", fallback = "closed"})
+        """,
+    )
+    node.succeed("lunatik run filter softirq", "reach", "reach")
+
+
 # The runtime of one CPU alone; those of the others might be loaded next.
 FIRST_CPU = """
 local lunatik = require("lunatik")

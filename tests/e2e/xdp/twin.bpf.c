@@ -4,7 +4,8 @@
  * twin.lua, which must write the same.
  *
  * A frame: after the addresses and the type 0x88b5 a struct order. TAIL and
- * STORE with flags send the frame back.
+ * STORE with flags send the frame back. The low bits of BEFORE's flags are what
+ * becomes of it, the others how far its head is moved.
  */
 #include "bpf.h"
 
@@ -28,7 +29,7 @@ enum {
 	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
 	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
 	REDIRECT = 48, RING, PERF, REDIRECT_TO,
-	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB,
+	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB, BEFORE,
 };
 
 #define TABLE(name, kind, room)						\
@@ -150,6 +151,32 @@ inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *o
 	outcome->value = dmac ^ smac << 16 ^ route.ifindex;
 }
 
+/* As many bytes before the packet as the order's key says, filled and summed. */
+inlined void on_metadata(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
+{
+	void *meta, *data;
+	int i;
+
+	outcome->status = adjust_meta(ctx, -(int)order->key);
+	meta = (void *)(long)ctx->data_meta;
+	data = (void *)(long)ctx->data;
+	for (i = 0; i < META_WORDS; i++, meta += 4) {
+		if (meta + 4 > data)
+			break;
+		*(__u32 *)meta = order->value + i;
+	}
+	if (!outcome->status)
+		outcome->status = adjust_head(ctx, (int)order->flags >> 8);
+	meta = (void *)(long)ctx->data_meta;
+	data = (void *)(long)ctx->data;
+	outcome->value = data - meta;
+	for (i = 0; i < META_WORDS; i++, meta += 4) {
+		if (meta + 4 > data)
+			break;
+		outcome->value = outcome->value * 31 + *(__u32 *)meta;
+	}
+}
+
 /* Knows of fragments, as scripts do: generic mode copies for it in another way. */
 SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 {
@@ -222,6 +249,10 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		break;
 	case FIB:
 		on_route(ctx, &order, &outcome);
+		break;
+	case BEFORE:
+		on_metadata(ctx, &order, &outcome);
+		action = order.flags & 7;
 		break;
 	default:
 		return XDP_PASS;

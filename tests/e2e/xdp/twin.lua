@@ -127,6 +127,22 @@ orders[63] = function(order, ctx)
 	return 0, dmac ~ smac << 16 ~ route.ifindex
 end
 
+-- All that is looked at of what stands before a packet.
+local META <const> = 32
+
+orders[64] = function(order, ctx)
+	local value, meta = string.unpack("<I4", order.value), ctx:meta()
+	local done, why = pcall(ctx.adjust_meta, ctx, -string.unpack("<i4", order.raw_key))
+	for at = 0, math.min(#meta, META) - 4, 4 do meta:setuint32(at, value + at // 4) end
+	if done then
+		local delta = string.unpack("<i4", string.pack("<I4", order.flags)) // 256
+		done, why = pcall(ctx.adjust_head, ctx, delta)
+	end
+	local sum = #meta
+	for at = 0, math.min(#meta, META) - 4, 4 do sum = sum * 31 + meta:getuint32(at) end
+	return done and 0 or status(false, why), sum, order.flags & 7
+end
+
 xdp.attach(function(ctx)
 	local packet = ctx:packet()
 	if #packet < 38 or packet:getstring(12, 2) ~= "\x88\xb5" then return action.PASS end
