@@ -311,7 +311,7 @@ def refuse_more_than_a_domain(spec: MachineSpec) -> None:
         UserError: with what that is.
     """
     plain = MachineSpec(name="", kernel=spec.kernel, root=spec.root)
-    for field in ("icount", "acpi_tables", "debug_ports", "gdb"):
+    for field in ("icount", "single_thread", "acpi_tables", "debug_ports", "gdb"):
         if getattr(spec, field) != getattr(plain, field):
             raise UserError(
                 f"{spec.name}: the provider vagrant has no `{field}`",

@@ -182,6 +182,8 @@ def _board(spec: MachineSpec, memory: Memory | None) -> Iterator[str]:
             "-seed",
             "0",
         )
+    elif spec.single_thread and spec.accel == "tcg":
+        yield from ("-accel", "tcg,thread=single")
     else:
         yield from ("-accel", spec.accel)
     # A reset ends QEMU, a panic goes on to print its trace; both are reported.

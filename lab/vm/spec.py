@@ -89,6 +89,8 @@ class MachineSpec:
         cmdline: words added to the kernel's command line.
         patience: every time limit is multiplied by it.
         icount: the guest's clock counts instructions (TCG, one CPU).
+        single_thread: the CPUs take turns in one thread of the host (TCG), so
+            that none runs what another has just patched in the kernel's text.
         acpi_tables: compiled tables given to the firmware.
         debug_ports: see DebugPort.
         ssh_port: TCP port of the host's loopback that leads to the guest's
@@ -111,6 +113,7 @@ class MachineSpec:
     cmdline: tuple[str, ...] = ()
     patience: float = 1.0
     icount: bool = False
+    single_thread: bool = False
     acpi_tables: tuple[Path, ...] = ()
     debug_ports: tuple[DebugPort, ...] = ()
     ssh_port: int | None = None

@@ -187,6 +187,13 @@ def test_instruction_count_is_reproducible() -> None:
     assert not any("rng" in word for word in line)
 
 
+def test_cpus_in_one_thread_of_the_host() -> None:
+    spec = replace(SPEC, cpus=2, single_thread=True)
+    assert value(words(spec), "-accel") == "tcg,thread=single"
+    # KVM runs what the guest has patched, and knows no such option.
+    assert value(words(replace(spec, accel="kvm")), "-accel") == "kvm"
+
+
 def test_debug_port_and_acpi_table() -> None:
     line = words(
         replace(

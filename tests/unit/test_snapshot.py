@@ -59,6 +59,7 @@ def test_what_a_clone_gets_anew_does_not_count(spec: MachineSpec) -> None:
         {"cpus": 2},
         {"cpu": "Westmere"},
         {"accel": "kvm"},
+        {"single_thread": True},
         {"cmdline": ("slub_debug=FZ",)},
         {"prepare": ("modprobe lunatik",)},
         {"payload": None},
