@@ -27,6 +27,8 @@ static void *(*map_lookup)(void *map, const void *key) HELPER(1);
 static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) HELPER(2);
 static long (*map_delete)(void *map, const void *key) HELPER(3);
 static __u64 (*ktime_ns)(void) HELPER(5);
+static __u32 (*random_u32)(void) HELPER(7);
+static __u32 (*this_cpu)(void) HELPER(8);
 static long (*redirect)(__u32 ifindex, __u64 flags) HELPER(23);
 static long (*perf_output)(void *ctx, void *map, __u64 flags, void *data, __u64 size) HELPER(25);
 static long (*csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __u32 seed)

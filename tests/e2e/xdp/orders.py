@@ -18,8 +18,9 @@ TABLES = (0, 1, 2)
 LISTS = (3, 4)
 LOOKUP, UPDATE, DELETE = 0, 8, 16
 PUSH, POP, PEEK = 24, 32, 40
-REDIRECT, RING, PERF, REDIRECT_TO = 48, 49, 50, 51
+REDIRECT, RING, PERF, REDIRECT_TO, REDIRECT_HASH = range(48, 53)
 HEAD, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB, BEFORE = range(56, 65)
+TIME, CPU, RANDOM, IFINDEX, RX_QUEUE = range(65, 70)
 
 #: Flags by which TAIL and STORE send the frame back afterwards.
 BACK = 1
@@ -59,13 +60,15 @@ class Pair:
         else:
             self.machine.succeed("lunatik stop filter")
 
-    def outcomes(self, orders: list[Order], size: int = SMALL) -> dict[str, list[tuple[int, int]]]:
+    def outcomes(
+        self, orders: list[Order], size: int = SMALL, *, cpu: int = 0
+    ) -> dict[str, list[tuple[int, int]]]:
         """What came of each order, (status, value), by whom it was given."""
         self._write_frames(orders, size)
         found = {}
         for who in self.of:
             self.begin(who)
-            assert send(self.machine) == len(orders)
+            assert send(self.machine, cpu=cpu) == len(orders)
             self.end(who)
             found[who] = written_down(self.machine, f"{self.of[who]}/t_outcomes", len(orders))
         return found

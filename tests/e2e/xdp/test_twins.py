@@ -9,11 +9,13 @@ import re
 
 import pytest
 from orders import (
+    CPU,
     CSUM,
     CSUMS,
     DELETE,
     FIB,
     HEAD,
+    IFINDEX,
     LISTS,
     LOAD,
     LOOKUP,
@@ -22,19 +24,25 @@ from orders import (
     PERF,
     POP,
     PUSH,
+    RANDOM,
     REDIRECT,
+    REDIRECT_HASH,
     REDIRECT_TO,
     RING,
+    RX_QUEUE,
     STORE,
     TABLES,
     TAIL,
+    TIME,
     UPDATE,
     Order,
     Pair,
     frame,
     same,
 )
-from twins import HERE, carry, dump, packed, run, send
+from twins import HERE, WIRE, carry, dump, packed, run, send
+
+from lab.vm.machine import Machine
 
 pytestmark = [
     pytest.mark.usefixtures("hooks"),
@@ -67,6 +75,94 @@ def test_maps_behave_as_their_twins(pairs: list[Pair]) -> None:
             assert theirs == ours, name
 
 
+def test_maps_keep_the_limits_of_their_twins(pairs: list[Pair]) -> None:
+    """The last key and the one past it, flags that nobody knows, lists that are full or empty."""
+    every = (0, 1, 2, 3, 4, 8, 1 << 31, (1 << 32) - 1)
+    orders: list[Order] = []
+    for table in TABLES:
+        for key in (0, 7, 8, 1 << 31, (1 << 32) - 1):
+            orders += [(LOOKUP + table, key, 0, 0)]
+            orders += [(UPDATE + table, key, flags, key + flags) for flags in every]
+            orders += [(verb + table, key, 0, 0) for verb in (LOOKUP, DELETE, LOOKUP, DELETE)]
+    begin, took = len(orders), {}
+    for list_ in LISTS:
+        orders += [(verb + list_, 0, 0, 0) for verb in (POP, PEEK)]
+        orders += [(PUSH + list_, 0, flags, flags) for flags in every]
+        orders += [(POP + list_, 0, 0, 0)] * 3
+        # Eight where there is room for six, and two in the place of the oldest.
+        orders += [(PUSH + list_, 0, 0, value) for value in range(8)]
+        orders += [(PUSH + list_, 0, 2, value) for value in (100, 101)]
+        took[list_] = len(orders)
+        orders += [(verb + list_, 0, 0, 0) for verb in (PEEK, POP)] * 7
+    for pair in pairs:
+        found = pair.outcomes(orders)
+        same(orders, found)
+        assert {status for status, _ in found["ebpf"][:begin]} == {0, -1, -2, -7, -17, -22}
+        assert {status for status, _ in found["ebpf"][begin:]} == {0, -1, -7, -22}
+        left = [2, 3, 4, 5, 100, 101]
+        for list_, values in zip(LISTS, (left, left[::-1]), strict=True):
+            twice = [(0, value) for value in values for _ in (PEEK, POP)]
+            assert found["ebpf"][took[list_] :][:14] == [*twice, (-1, 0), (-1, 0)]
+
+
+def test_time_goes_on_as_that_of_its_twin(pairs: list[Pair]) -> None:
+    orders: list[Order] = [(TIME, 0, 0, 0)] * 30
+    for pair in pairs:
+        first, then = pair.outcomes(orders), pair.outcomes(orders)
+        times = [
+            value
+            for found in (first["ebpf"], first["lua"], then["ebpf"], then["lua"])
+            for _, value in found
+        ]
+        assert times == sorted(times)
+        assert len(set(times)) == len(times)
+
+
+def test_random_numbers_are_as_those_of_their_twin(pairs: list[Pair]) -> None:
+    orders: list[Order] = [(RANDOM, 0, 0, 0)] * 200
+    for pair in pairs:
+        for who, found in pair.outcomes(orders).items():
+            values = [value for _, value in found]
+            assert len(set(values)) > 195, who
+            assert max(values) < 1 << 32, who
+            # Each of 32 bits is set in about half of them: not one in 10^9 runs fails of it.
+            ones = [sum(value >> bit & 1 for value in values) for bit in range(32)]
+            assert 50 < min(ones) <= max(ones) < 150, who
+
+
+@pytest.mark.machine(cpus=2)
+def test_cpu_is_that_of_its_twin(pairs: list[Pair]) -> None:
+    orders: list[Order] = [(CPU, 0, 0, 0)] * 10
+    for pair in pairs:
+        for cpu in (0, 1):
+            found = pair.outcomes(orders, cpu=cpu)
+            same(orders, found)
+            assert found["ebpf"] == [(0, cpu)] * len(orders)
+
+
+#: The wire with more than one queue, and what leaves c0 by one of them.
+QUEUES = " numtxqueues 4 numrxqueues 4 "
+WIDE = WIRE.replace(" type veth", QUEUES + "type veth").replace("name r0", "name r0" + QUEUES)
+STEER = """ip netns exec client sh -c 'cd /sys/class/net/c0/queues
+for queue in 0 1 2 3; do echo 0 > tx-$queue/xps_cpus; done; echo 1 > tx-{}/xps_cpus'"""
+
+
+def test_device_and_queue_are_those_of_their_twin(router: Machine, pairs: list[Pair]) -> None:
+    router.succeed("ip link del r0", "ip netns del client", WIDE)
+    index = int(router.succeed("cat /sys/class/net/r0/ifindex"))
+    orders: list[Order] = [(IFINDEX, 0, 0, 0), (RX_QUEUE, 0, 0, 0)]
+    for pair in pairs:
+        queues = []
+        for queue in (0, 3):
+            router.succeed(STEER.format(queue))
+            found = pair.outcomes(orders)
+            same(orders, found)
+            assert found["ebpf"][0] == (0, index)
+            queues.append(found["ebpf"][1][1])
+        # Generic mode goes by what is left of the sender's number, which kernels count from 1.
+        assert queues == [0, 3] if pair.mode == "native" else queues[0] != queues[1]
+
+
 def test_packet_helpers_behave_as_their_twins(pairs: list[Pair]) -> None:
     draw = random.Random(7)
     deltas = [-0x7FFFFFFF, -300, -256, -100, -40, -14, -8, -4, -3, -1, 0, 1, 3, 4, 8, 14, 30]
@@ -95,12 +191,17 @@ def test_packet_helpers_behave_as_their_twins(pairs: list[Pair]) -> None:
         assert {status for status, _ in found["ebpf"]} == {0, -13, -22}
 
 
-def test_redirect_map_sends_where_its_twin_does(pairs: list[Pair]) -> None:
-    # Nothing at 0 and 2: the flags' low bits are the action. 9 is out of bounds,
-    # 8 and more are flags: 8 sends to all.
+@pytest.mark.parametrize(
+    ("what", "name", "last"), [(REDIRECT, "devices", 3), (REDIRECT_HASH, "hashed", 0xFFFFFFFF)]
+)
+def test_redirect_map_sends_where_its_twin_does(
+    pairs: list[Pair], what: int, name: str, last: int
+) -> None:
+    # Nothing at 0 and 2: the flags' low bits are the action. 9 is out of an array's
+    # bounds, 8 and more are flags: 8 sends to all.
     orders = [
-        (REDIRECT, key, flags, key)
-        for key in (1, 0, 2, 9, 0xFFFFFFFF)
+        (what, key, flags, key)
+        for key in (1, last, 0, 2, 9, 0xFFFFFFFE)
         for flags in (0, 1, 2, 3, 4, 7, 8, 16, 24, 64)
     ]
     frames = packed(frame(number, order) for number, order in enumerate(orders))
@@ -109,8 +210,10 @@ def test_redirect_map_sends_where_its_twin_does(pairs: list[Pair]) -> None:
         index = int(machine.succeed("cat /sys/class/net/r1/ifindex"))
         value = " ".join(str(byte) for byte in index.to_bytes(4, "little"))
         for where in pair.of.values():
-            update = f"bpftool map update pinned {where}/t_devices"
-            machine.succeed(f"{update} key 1 0 0 0 value {value}")
+            update = f"bpftool map update pinned {where}/t_{name}"
+            for key in (1, last):
+                words = " ".join(str(byte) for byte in key.to_bytes(4, "little"))
+                machine.succeed(f"{update} key {words} value {value}")
         machine.copy_to(frames, "/tmp/frames")
         arrived = {}
         for who in pair.of:

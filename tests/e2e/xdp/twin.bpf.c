@@ -28,8 +28,9 @@ enum {
 	ARRAY, HASH, LRU, QUEUE, STACK,
 	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
 	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
-	REDIRECT = 48, RING, PERF, REDIRECT_TO,
+	REDIRECT = 48, RING, PERF, REDIRECT_TO, REDIRECT_HASH,
 	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB, BEFORE,
+	TIME = 65, CPU, RANDOM, IFINDEX, RX_QUEUE,
 };
 
 #define TABLE(name, kind, room)						\
@@ -60,12 +61,16 @@ struct {
 	MAP_TYPE(value, struct outcome);
 } t_outcomes SECTION(".maps");
 
-struct {
-	MAP_INT(type, BPF_MAP_TYPE_DEVMAP);
-	MAP_INT(max_entries, 4);
-	MAP_INT(key_size, 4);
-	MAP_INT(value_size, 4);
-} t_devices SECTION(".maps");
+#define DEVICES(name, kind)						\
+	struct {							\
+		MAP_INT(type, kind);					\
+		MAP_INT(max_entries, 4);				\
+		MAP_INT(key_size, 4);					\
+		MAP_INT(value_size, 4);					\
+	} name SECTION(".maps")
+
+DEVICES(t_devices, BPF_MAP_TYPE_DEVMAP);
+DEVICES(t_hashed, BPF_MAP_TYPE_DEVMAP_HASH);
 
 struct {
 	MAP_INT(type, BPF_MAP_TYPE_RINGBUF);
@@ -211,6 +216,10 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		action = redirect_map(&t_devices, order.key, order.flags);
 		outcome.status = action;
 		break;
+	case REDIRECT_HASH:
+		action = redirect_map(&t_hashed, order.key, order.flags);
+		outcome.status = action;
+		break;
 	case REDIRECT_TO:
 		action = redirect(order.key, 0);
 		outcome.status = action;
@@ -253,6 +262,21 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 	case BEFORE:
 		on_metadata(ctx, &order, &outcome);
 		action = order.flags & 7;
+		break;
+	case TIME:
+		outcome.value = ktime_ns();
+		break;
+	case CPU:
+		outcome.value = this_cpu();
+		break;
+	case RANDOM:
+		outcome.value = random_u32();
+		break;
+	case IFINDEX:
+		outcome.value = ctx->ingress_ifindex;
+		break;
+	case RX_QUEUE:
+		outcome.value = ctx->rx_queue_index;
 		break;
 	default:
 		return XDP_PASS;

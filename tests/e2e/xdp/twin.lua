@@ -12,7 +12,7 @@ local tables = {
 }
 local lists = {[3] = bpf.queue(pinned("queue")), [4] = bpf.stack(pinned("stack"))}
 local outcomes = bpf.array(pinned("outcomes"))
-local devices = bpf.devmap(pinned("devices"))
+local devices = {[48] = bpf.devmap(pinned("devices")), [52] = bpf.devmap(pinned("hashed"))}
 local ring, perf = bpf.ringbuf(pinned("ring")), bpf.perf(pinned("perf"))
 
 local ERRNO <const> = {
@@ -51,9 +51,11 @@ for i, map in pairs(lists) do
 	orders[40 + i] = function() return found(map:peek()) end
 end
 
-orders[48] = function(order, ctx)
-	local verdict = ctx:redirect_map(devices, order.key, order.flags)
-	return verdict, 0, verdict
+for what, map in pairs(devices) do
+	orders[what] = function(order, ctx)
+		local verdict = ctx:redirect_map(map, order.key, order.flags)
+		return verdict, 0, verdict
+	end
 end
 
 orders[51] = function(order, ctx)
@@ -142,6 +144,12 @@ orders[64] = function(order, ctx)
 	for at = 0, math.min(#meta, META) - 4, 4 do sum = sum * 31 + meta:getuint32(at) end
 	return done and 0 or status(false, why), sum, order.flags & 7
 end
+
+orders[65] = function() return 0, xdp.ktime() end
+orders[66] = function() return 0, xdp.cpu() end
+orders[67] = function() return 0, xdp.random() end
+orders[68] = function(_, ctx) return 0, ctx:ifindex() end
+orders[69] = function(_, ctx) return 0, ctx:queue() end
 
 xdp.attach(function(ctx)
 	local packet = ctx:packet()

@@ -85,10 +85,11 @@ def unpacked(data: bytes) -> list[bytes]:
     return frames
 
 
-def send(machine: Machine, *, timeout: float = 60) -> int:
-    """Send what lies in /tmp/frames into r0's wire; how many it was."""
+def send(machine: Machine, *, cpu: int = 0, timeout: float = 60) -> int:
+    """Send what lies in /tmp/frames into r0's wire, on one CPU; how many it was."""
     machine.copy_to(HERE / "wires.py", "/tmp/wires.py")
-    words = machine.succeed("python3 /tmp/wires.py /tmp/frames client c0", timeout=timeout)
+    command = f"taskset -c {cpu} python3 /tmp/wires.py /tmp/frames client c0"
+    words = machine.succeed(command, timeout=timeout)
     return int(words.split()[0])
 
 
