@@ -43,6 +43,7 @@ static long (*map_push)(void *map, const void *value, __u64 flags) HELPER(87);
 static long (*map_pop)(void *map, void *value) HELPER(88);
 static long (*map_peek)(void *map, void *value) HELPER(89);
 static long (*ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) HELPER(130);
+static long (*loop)(__u32 turns, void *body, void *context, __u64 flags) HELPER(181);
 static __u64 (*packet_length)(struct xdp_md *ctx) HELPER(188);
 static long (*load_bytes)(struct xdp_md *ctx, __u32 offset, void *to, __u32 length) HELPER(189);
 static long (*store_bytes)(struct xdp_md *ctx, __u32 offset, void *from, __u32 length)
