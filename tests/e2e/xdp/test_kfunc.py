@@ -9,6 +9,7 @@ import pytest
 from forgets import FORGETS
 
 from lab.testing.bpf import compiled
+from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
 PROGRAM = Path(__file__).with_name("call_lua.bpf.c")
@@ -114,6 +115,19 @@ def test_script_decides_in_generic_mode(asking: Machine) -> None:
 def test_key_of_the_same_length_is_another_script(asking: Machine) -> None:
     asking.copy_to(VERDICT.encode(), "/lib/modules/lua/vardict.lua")
     asking.succeed("lunatik run vardict softirq", "reach")
+
+
+def test_kernel_without_hooks_says_so(node: Machine, kernel: KernelInfo) -> None:
+    if kernel.has("XDP_LUA"):
+        pytest.skip("this kernel has hooks for XDP: lab test --patches none")
+    node.copy_to(
+        b'require("xdp").attach(function() return 1 end, {dev = "r0"})',
+        "/lib/modules/lua/filter.lua",
+    )
+    refused = node.execute("lunatik run filter softirq")
+    assert refused.status == 1
+    assert "EOPNOTSUPP" in refused.stderr
+    node.succeed("reach", "! lunatik list | grep filter")
 
 
 def test_failing_script_gives_the_program_its_way(asking: Machine) -> None:

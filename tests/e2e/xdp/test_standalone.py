@@ -43,6 +43,46 @@ def test_script_drops_what_it_says(node: Machine, mode: str, percpu: str) -> Non
     node.succeed("lunatik stop filter", "reach")
 
 
+#: A device on top, whose driver knows nothing of XDP.
+VLAN = """set -e
+ip link add link r0 name v0 type vlan id 7
+ip addr add 203.0.113.2/24 dev v0
+ip link set v0 up
+ip -n client link add link c0 name v0 type vlan id 7
+ip -n client addr add 203.0.113.1/24 dev v0
+ip -n client link set v0 up
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "address", "shown"), [("r0", "192.0.2.2", "1"), ("v0", "203.0.113.2", "2")]
+)
+def test_mode_is_native_where_the_driver_has_it(
+    node: Machine, device: str, address: str, shown: str
+) -> None:
+    node.copy_to(HERE / "show_hook.py", "/tmp/show_hook.py")
+    ask = f"ip netns exec client ping -q -c 1 -W 1 {address}"
+    show = f"python3 /tmp/show_hook.py {device}"
+    node.succeed(VLAN)
+    node.wait_until_succeeds(ask)
+    script(node, DROP_ICMP.replace(', mode = "{mode}"', "").format().replace("r0", device))
+    node.succeed("lunatik run filter softirq")
+    assert node.succeed(show).split() == [shown, "filter"]
+    node.fail(ask)
+    node.succeed("lunatik stop filter", ask)
+    assert node.succeed(show).split() == ["0", "-"]
+
+
+def test_native_mode_is_refused_where_there_is_none(node: Machine) -> None:
+    node.succeed(VLAN)
+    script(node, DROP_ICMP.format(mode="native").replace("r0", "v0"))
+    refused = node.execute("lunatik run filter softirq")
+    assert refused.status == 1
+    assert "EOPNOTSUPP" in refused.stderr
+    # Why, in the kernel's own words.
+    node.succeed("dmesg | grep 'v0: .*native mode'")
+
+
 @modes
 def test_hook_ends_with_its_device(node: Machine, mode: str) -> None:
     script(node, DROP_ICMP.format(mode=mode))
