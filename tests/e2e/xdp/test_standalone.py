@@ -6,9 +6,11 @@ from __future__ import annotations
 import pytest
 from counters import counters
 from forgets import FORGETS
+from meanwhile import BUSY, RESOLUTION, UNLIMITED, meanwhile
 from orders import TYPE, frame
-from twins import HERE, WIRE, packed, run
+from twins import HERE, WIRE, XDP, packed, run
 
+from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
 DROP_ICMP = """
@@ -262,6 +264,32 @@ def test_cpu_without_its_runtime_falls_back(
     script(node, FIRST_CPU, "first")
     node.succeed("lunatik run first", "taskset -c 0 reach")
     (node.succeed if arrives else node.fail)("taskset -c 1 reach")
+
+
+#: A packet that takes a while, and when it was done.
+SLOW = """
+local xdp = require("xdp")
+xdp.attach(function(ctx, packet)
+    if packet:getuint8(23) == 1 then
+        {busy}
+        print("packet left", xdp.ktime())
+    end
+    return 2
+end, {{dev = "r0", mode = "{mode}"}})
+"""
+
+
+@modes
+@pytest.mark.machine(cpus=2)
+def test_hook_ends_after_its_last_packet(node: Machine, kernel: KernelInfo, mode: str) -> None:
+    """In native mode drivers wait for it by themselves."""
+    node.succeed(*UNLIMITED)
+    script(node, SLOW.format(busy=BUSY % (2_000_000_000 * kernel.patience), mode=mode))
+    node.succeed("lunatik run filter softirq")
+    before, after = meanwhile(node, packet="reach", command=f"ip link set r0 {XDP[mode]} off")
+    left = int(node.succeed("dmesg").split("packet left")[-1].split()[0])
+    assert before < left, "the packet was there no more"
+    assert left < after + RESOLUTION
 
 
 @pytest.mark.machine(cpus=2)
