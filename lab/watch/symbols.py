@@ -6,6 +6,7 @@ Lazy: nothing is read before a stack is asked for, and then once a process.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def _place(shown: str, function: str, where: str) -> Place:
     return Place(
         frame=shown,
         function=function if function != "??" else "",
-        file=file if known else "",
+        # The kernel is built in a place that is called "./".
+        file=posixpath.normpath(file) if known else "",
         line=int(digits[0]) if known and digits else 0,
     )
