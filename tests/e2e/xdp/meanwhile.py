@@ -24,9 +24,10 @@ UNLIMITED = (
     "echo 100 > /sys/module/lunatik/parameters/interrupt_share",
 )
 
-#: All of it on one CPU, but for the packet: a process that came to the other
-#: one would wait for the packet's end.
+#: All of it on one CPU, but for the packet: a process or a work that came to the
+#: other one would wait for the packet's end.
 SCRIPT = """taskset -pc 0 $$ >/dev/null
+echo 1 >/sys/devices/virtual/workqueue/cpumask
 taskset -c 1 {packet} >/dev/null 2>&1 &
 {until}
 read before _ </proc/uptime
