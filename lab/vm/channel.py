@@ -245,8 +245,13 @@ class AgentChannel:
                 client = QMPClient(self.node, readbuflen=READ_LIMIT)
                 client.await_greeting = client.negotiate = False
                 await client.connect(str(self.socket))
-                if self.shared:
-                    await _synchronise(client)
+                try:
+                    if self.shared:
+                        await _synchronise(client)
+                except BaseException:
+                    # Nobody else is served, nor are we again, until it is hung up.
+                    await _hang_up(client)
+                    raise
                 self._client = client
             return self._client
 
@@ -254,9 +259,13 @@ class AgentChannel:
         """Let go of the agent; it serves the next who comes."""
         client, self._client = self._client, None
         if client is not None:
-            # If it was broken already, those who asked were told.
-            with contextlib.suppress(QMPError, OSError, EOFError):
-                await client.disconnect()
+            await _hang_up(client)
+
+
+async def _hang_up(client: QMPClient) -> None:
+    # If it was broken already, those who asked were told.
+    with contextlib.suppress(QMPError, OSError, EOFError):
+        await client.disconnect()
 
 
 async def _synchronise(client: QMPClient) -> None:

@@ -31,7 +31,10 @@ Answer = Callable[[dict[str, Any]], Any]
 
 
 class Agent:
-    """Answers requests as the real agent does; a handler returning None says nothing."""
+    """Answers requests as the real agent does; a handler returning None says nothing.
+
+    As QEMU does with its port, it serves one connection at a time.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +52,13 @@ class Agent:
         self.outcome: dict[str, Any] = {"exited": True, "exitcode": 0}
 
     async def serve(self) -> None:
-        self.server = await asyncio.start_unix_server(self._client, str(self.path))
+        one = asyncio.Lock()
+
+        async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async with one:
+                await self._client(reader, writer)
+
+        self.server = await asyncio.start_unix_server(client, str(self.path))
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -297,6 +306,33 @@ def test_a_shared_agent_is_left_to_others(agent: Agent, doom: asyncio.Future[Lab
     loop.call(shared.close())
     assert agent.connections > 1, "it hung up while the command ran"
     assert sum(name == "guest-exec" for name, _ in agent.asked) == 1
+
+
+def test_interrupt_before_a_shared_agent_is_ours_ends_the_command_too(
+    agent: Agent, doom: asyncio.Future[LabError]
+) -> None:
+    agent.outcome = {"exited": False}
+    shared = AgentChannel(node="a", socket=agent.path, patience=1, doom=doom, shared=True)
+
+    async def interrupted() -> None:
+        task = asyncio.ensure_future(shared.run_async("sleep 600", timeout=60))
+        asked = asyncio.Event()
+
+        def silent(_: dict[str, Any]) -> None:
+            asked.set()
+
+        await asyncio.sleep(0.3)
+        agent.handlers["guest-sync"] = silent
+        await asyncio.wait_for(asked.wait(), 5)
+        agent.handlers["guest-sync"] = lambda arguments: arguments["id"]
+        agent.outcome = {"exited": True, "signal": 9}
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        await shared.close()
+
+    loop.call(interrupted())
+    assert agent.commands() == ["sleep 600", "kill -9 -101"]
 
 
 def test_a_shared_agent_may_first_say_what_others_asked(
