@@ -171,7 +171,7 @@ def _judge(status: int, tests: tuple[TestResult, ...], *, shared: bool) -> tuple
     if not tests or (status in (2, 3) and all(test.exit == 0 for test in tests)):
         return _TROUBLE.get(status, (4, f"pytest ended with {status} and left no results"))
     code = exit_status(tests)
-    if status == 1 and code in (0, 2):
+    if status == 1 and all(test.exit == 0 for test in tests):
         return 4, "pytest saw a failure that no test's result shows"
     return code, ""
 

@@ -49,6 +49,21 @@ def test_a_pytest_that_never_began_does_not_show_the_last_verdicts(
     assert (again.exit, again.tests) == (2, ())
 
 
+@pytest.mark.parametrize(("told", "code"), [(0, 4), (1, 1), (2, 2), (4, 4)])
+def test_a_failure_is_the_tests_own_where_one_tells_of_it(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, told: int, code: int
+) -> None:
+    """Such as a topology that a kernel refuses: wrong input, and no trouble of the lab's."""
+    test = PASSED.model_copy(update={"status": "failed" if told else "passed", "exit": told})
+
+    def fails(*_: object) -> int:
+        cell.with_name("tests.jsonl").write_text(test.model_dump_json() + "\n")
+        return 1
+
+    monkeypatch.setattr(running, "_pytest", fails)
+    assert running.run_cell(cell).exit == code
+
+
 def test_an_interrupted_run_leaves_no_earlier_results(
     cell: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
