@@ -116,6 +116,13 @@ def test_clone_maps_memory_privately_and_waits() -> None:
     assert value(line, "-incoming") == "defer"
 
 
+def test_clone_has_its_kernel_in_its_memory() -> None:
+    base, clone = (words(SPEC, Memory(file=Path("/m"), frozen=frozen)) for frozen in (False, True))
+    at = base.index("-kernel")
+    assert {"-kernel", "-append"} & set(clone) == set()
+    assert base[at + 4 :] == clone[clone.index("-blockdev") :]
+
+
 def test_clone_and_base_have_the_same_devices() -> None:
     nics = (Nic(wire=Dgram(local=Path("/r/x"), remote=Path("/r/y"))),)
     base = words(SPEC, Memory(file=Path("/m"), frozen=False))
