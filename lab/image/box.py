@@ -201,6 +201,7 @@ cp -r --no-preserve=ownership --preserve=mode,links {overlay}/. .
 chmod 440 etc/sudoers.d/vagrant
 install -D -m 755 {guest} usr/lib/lab/guest
 ln -sf guest usr/lib/lab/run
+ln -sf guest usr/lib/lab/configure
 for unit in {mask}; do ln -sf /dev/null etc/systemd/system/$unit; done
 # Hostname, keys and machine-id are made now: each costs seconds under emulation.
 rm -f etc/ssh/ssh_host_*

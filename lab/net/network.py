@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import UserError
-from lab.marked import similar
+from lab.marked import Where, similar
 from lab.net.bridge import Bridge
 from lab.net.capture import Capture
 from lab.net.impairment import Impairment
 from lab.net.switch import Switch
 from lab.net.topology import LinkEntry, NodeEntry, Topology
-from lab.vm.machine import Machine
+from lab.vm.errors import LineRefused
+from lab.vm.machine import CONFIGURE, Machine
 from lab.vm.runtime import runtime
 from lab.vm.spec import Dgram, MachineSpec, Nic, Vde, Wire
 
@@ -198,8 +198,19 @@ class Network:
     def _start_one(self, spec: MachineSpec) -> Machine:
         machine = self._start(spec)
         if spec.name in self.topology.nodes:
-            machine.succeed(configuration(self.topology, spec.name))
+            self._configure(machine)
         return machine
+
+    def _configure(self, machine: Machine) -> None:
+        wanted = steps(self.topology, machine.name)
+        try:
+            machine.configure([step.line for step in wanted])
+        except LineRefused as error:
+            if error.index is None:
+                raise
+            raise wanted[error.index].refused(machine.name, error.why) from error
+        if commands := self.topology.nodes[machine.name].run:
+            machine.succeed("\n".join(["set -e", *commands]))
 
     def _link(self, name: str, entry: LinkEntry) -> Link:
         ends = {
@@ -213,34 +224,67 @@ class Network:
         return link
 
 
+@dataclass(frozen=True)
+class Step:
+    """A line of vm-images/guest/network.c, and the place in the topology that wants it."""
+
+    line: str
+    where: Where
+
+    def refused(self, node: str, why: str) -> UserError:
+        """That the kernel would not do it; why, in its own words."""
+        return self.where.error(f"the kernel of `{node}` refused `{self.line}`: {why}")
+
+
+def steps(topology: Topology, node: str) -> list[Step]:
+    """What makes a machine a node: sysctls, addresses, routes."""
+    return [
+        *_sysctls(topology, node),
+        *_addresses(topology, node),
+        *_routes(topology, node),
+    ]
+
+
 def configuration(topology: Topology, node: str) -> str:
-    """The lines of sh that make a machine a node: sysctls, addresses, routes, commands.
-
-    Under emulation each program takes some 40 ms to start, so there are few.
-    """
-    entry = topology.nodes[node]
+    """The lines of sh that make a machine a node: its steps, and its commands."""
     lines = ["set -e"]
-    settings = [shlex.quote(f"{key}={value}") for key, value in entry.sysctls.items()]
-    if settings:
-        lines.append(f"sysctl -qw {' '.join(settings)}")
-    if batch := _addresses(topology, node) + _routes(entry):
-        lines += ["ip -batch - <<'END'", *batch, "END"]
-    return "\n".join([*lines, *entry.run])
+    if wanted := steps(topology, node):
+        lines += [f"{CONFIGURE} <<'END'", *(step.line for step in wanted), "END"]
+    return "\n".join([*lines, *topology.nodes[node].run])
 
 
-def _addresses(topology: Topology, node: str) -> list[str]:
-    lines = []
+def _sysctls(topology: Topology, node: str) -> Iterator[Step]:
+    for key, value in topology.nodes[node].sysctls.items():
+        where = topology.where("nodes", node, "sysctls", key)
+        yield Step(f"write {sysctl_file(key)} {value}", where)
+
+
+def sysctl_file(key: str) -> str:
+    """Where a sysctl is, as sysctl(8) has it: dots part, unless a slash comes first."""
+    if "/" not in key.partition(".")[0]:
+        key = key.translate(str.maketrans("./", "/."))
+    return f"/proc/sys/{key}"
+
+
+def _addresses(topology: Topology, node: str) -> Iterator[Step]:
     for card, link in enumerate(topology.cards(node)):
-        lines.append(f"link set eth{card} up")
-        for address in topology.links[link].ends[node]:
-            # Nobody else has it: waiting for duplicates would cost a second.
-            nodad = " nodad" if ":" in address else ""
-            lines.append(f"address add {address} dev eth{card}{nodad}")
-    return lines
+        yield Step(f"up eth{card}", topology.where("links", link, "ends", node))
+        for number, address in enumerate(topology.links[link].ends[node]):
+            where = topology.where("links", link, "ends", node, number)
+            yield Step(f"address eth{card} {ipaddress.ip_interface(address)}", where)
 
 
-def _routes(entry: NodeEntry) -> list[str]:
-    return [f"route add {prefix} via {gateway}" for prefix, gateway in entry.routes.items()]
+def _routes(topology: Topology, node: str) -> Iterator[Step]:
+    for prefix, gateway in topology.nodes[node].routes.items():
+        where = topology.where("nodes", node, "routes", prefix)
+        yield Step(f"route {_whole(prefix, gateway)} {gateway}", where)
+
+
+def _whole(prefix: str, gateway: str) -> str:
+    """A prefix with its length: which one is the default depends on the gateway."""
+    if prefix == "default":
+        return "::/0" if ":" in gateway else "0.0.0.0/0"
+    return str(ipaddress.ip_network(prefix))
 
 
 def _pair() -> tuple[Wire, Wire]:

@@ -41,6 +41,10 @@ def _prefix(value: str) -> str:
     return value
 
 
+#: A sysctl's name and value are words of one line.
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+Line = Annotated[str, Field(pattern=r"^[^\n]+$")]
+
 #: A guest's host name, and part of file names.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Address = Annotated[str, AfterValidator(_address)]
@@ -65,7 +69,7 @@ class NodeEntry(Entry):
     memory: Annotated[int, Field(ge=128)] | None = None
     cpus: Annotated[int, Field(ge=1, le=8)] = 1
     routes: dict[Prefix, Gateway] = Field(default_factory=dict)
-    sysctls: dict[str, str] = Field(default_factory=dict)
+    sysctls: dict[Word, Line] = Field(default_factory=dict)
     run: Names = ()
 
 
@@ -114,11 +118,18 @@ class Topology(Entry):
         }
 
     def check(self) -> None:
-        """See that links join nodes that there are.
+        """See that links join nodes that there are, and routes are of one protocol.
 
         Raises:
             UserError: with the line.
         """
+        for name, node in self.nodes.items():
+            for prefix, gateway in node.routes.items():
+                if prefix != "default" and (":" in prefix) is not (":" in gateway):
+                    raise self.where("nodes", name, "routes", prefix).error(
+                        f"the route to {prefix} has the gateway {gateway}",
+                        "one of the same protocol",
+                    )
         for name, link in self.links.items():
             where = self.where("links", name)
             if len(link.ends) < 2:

@@ -20,7 +20,7 @@ import paramiko
 
 from lab.errors import LabError
 from lab.vm.errors import CommandTimeout, GuestFileError, GuestSilent
-from lab.vm.machine import Completed
+from lab.vm.machine import Channel, Completed
 from lab.vm.ssh import as_root
 
 #: Seconds for a connection; it takes 0.6 under emulation on an idle host.
@@ -40,7 +40,7 @@ _FRAME = "echo $$; exec 3>&2 2>/dev/null; /bin/sh -c {command} 2>&3 3>&-; exit $
 Doom = Callable[[], LabError | None]
 
 
-class SshChannel:
+class SshChannel(Channel):
     """Runs commands as root over one connection, made when it is first needed.
 
     Args:

@@ -22,7 +22,7 @@ from qemu.qmp.qmp_client import ExecuteError
 from lab.errors import LabError
 from lab.vm import loop
 from lab.vm.errors import CommandRefused, CommandTimeout, GuestFileError, GuestSilent
-from lab.vm.machine import Completed, RawCompleted
+from lab.vm.machine import Channel, Completed, RawCompleted
 
 #: Seconds for one answer of the agent's, apart from a command's own time.
 SILENCE = 20.0
@@ -40,7 +40,7 @@ LONG = 0.1
 RUN = "/usr/lib/lab/run"
 
 
-class AgentChannel:
+class AgentChannel(Channel):
     """Speaks to the agent in one guest; any number of requests at once.
 
     Args:

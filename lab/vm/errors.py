@@ -85,5 +85,20 @@ class CommandRefused(InfraError):
     """The guest's agent could not start a command: no memory, no such program."""
 
 
+class LineRefused(InfraError):
+    """A guest's kernel would not do a line of its configuration.
+
+    Args:
+        node: the machine's name.
+        said: the line's number, counted from 1, and the kernel's own words.
+    """
+
+    def __init__(self, node: str, said: str) -> None:
+        number, _, self.why = said.partition(" ")
+        super().__init__(f"{node} cannot be made a node: line {said}")
+        #: Counted from 0; None where it was none of the lines.
+        self.index = int(number) - 1 if number.isdigit() else None
+
+
 class GuestFileError(InfraError):
     """A file of the guest's could not be read or written."""

@@ -59,6 +59,7 @@ class _To(IntEnum):
     SPARE = 7
     PUT = 8
     GET = 9
+    CONFIGURE = 10
 
 
 class _From(IntEnum):
@@ -179,6 +180,18 @@ class Executor:
         with self._request(_To.GET, path.encode(), keep=None) as (number, request):
             await self._moved(number, request, path, timeout)
         return bytes(request.stdout)
+
+    async def configure(self, lines: str, *, timeout: float) -> str:
+        """Make the guest a node of a network; see Channel.
+
+        Raises:
+            GuestSilent, MachineDied: the machine is lost, or took longer than `timeout`.
+        """
+        with self._request(_To.CONFIGURE, lines.encode()) as (_, request):
+            if not await self._answered(request, timeout):
+                raise GuestSilent(f"{self.node}: it was no node within {timeout:g} s")
+        kind, said = request.answer.result()
+        return said.decode() if kind is _From.REFUSED else ""
 
     async def _moved(self, number: int, request: _Request, path: str, timeout: float) -> None:
         if not await self._answered(request, timeout):
@@ -366,3 +379,7 @@ class ExecutorChannel:
     def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None:
         """Make a guest's file."""
         loop.call(self.executor.write(path, data, mode=mode, timeout=timeout))
+
+    def configure(self, lines: str, *, timeout: float) -> str:
+        """Make the guest a node of a network; see Channel."""
+        return loop.call(self.executor.configure(lines, timeout=timeout))

@@ -6,17 +6,20 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from lab.vm.errors import CommandFailed, CommandTimeout, GuestSilent, MachineDied
+from lab.vm.errors import CommandFailed, CommandTimeout, GuestSilent, LineRefused, MachineDied
 from lab.vm.spec import MachineSpec
 
 #: Seconds that a command may take unless its caller says otherwise.
 COMMAND_TIMEOUT = 30.0
+
+#: Where the images keep the lab's `configure` (vm-images/guest).
+CONFIGURE = "/usr/lib/lab/configure"
 
 #: Seconds that each attempt of `wait_until_succeeds` has at least.
 ATTEMPT = 5.0
@@ -60,6 +63,15 @@ class Channel(Protocol):
     def run(self, command: str, *, timeout: float, stdin: bytes | None) -> Completed: ...
     def read(self, path: str, *, timeout: float) -> bytes: ...
     def write(self, path: str, data: bytes, *, mode: int | None, timeout: float) -> None: ...
+
+    def configure(self, lines: str, *, timeout: float) -> str:
+        """Make the guest a node of a network, by lines of vm-images/guest/network.c.
+
+        Returns:
+            Nothing, or the number of the line that could not be done, counted from 1, and why.
+        """
+        done = self.run(CONFIGURE, timeout=timeout, stdin=lines.encode())
+        return "" if done.status == 0 else done.stderr.strip()
 
 
 class Body(Protocol):
@@ -189,6 +201,17 @@ class Machine:
         """Wait until somebody listens on a TCP port of the guest."""
         __tracebackhide__ = True
         self.wait_until_succeeds(f"ss -Htln 'sport = :{port}' | grep -q .", timeout=timeout)
+
+    def configure(self, lines: Sequence[str], *, timeout: float = COMMAND_TIMEOUT) -> None:
+        """Make the machine a node of a network (see lab.net.network).
+
+        Raises:
+            LineRefused: its kernel would not do one of them.
+            GuestSilent, MachineDied: the machine is lost.
+        """
+        said = self.channel.configure("\n".join(lines), timeout=timeout * self.spec.patience)
+        if said:
+            raise LineRefused(self.name, said)
 
     # Files
 

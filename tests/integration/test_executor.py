@@ -29,6 +29,10 @@ from lab.vm.errors import (
 from lab.vm.executor import Executor
 from lab.vm.machine import RawCompleted
 
+#: With a card that leads nowhere; root needs no user namespace, and may not get one.
+NETWORK = ["unshare", "--net"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+CARD = "ip link add eth0 type veth peer name far && ip link set far up"
+
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,8 +43,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def guest(program: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([program, tmp_path / "port"]) as process:
+def guest(
+    request: pytest.FixtureRequest, program: Path, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    command: list[str | Path] = [program, tmp_path / "port"]
+    if "network" in request.fixturenames:
+        command = [*NETWORK, "sh", "-c", f'{CARD} && exec "$@"', "sh", *command]
+    with subprocess.Popen(command) as process:
         try:
             deadline = time.monotonic() + 20
             while not (tmp_path / "port").exists():
@@ -50,6 +59,14 @@ def guest(program: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def network() -> None:
+    """The guest has a network of its own, with a card."""
+    done = subprocess.run([*NETWORK, "sh", "-c", CARD], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("this host gives us no network namespace with a card")
 
 
 @pytest.fixture
@@ -292,6 +309,78 @@ def test_the_machines_end_is_what_is_told(
 def test_a_clone_that_cannot_be_woken(executor: Executor) -> None:
     with pytest.raises(LabError, match="could not set its wake"):
         loop.call(executor.wake("too few", timeout=10))
+
+
+def configure(executor: Executor, *lines: str) -> str:
+    return loop.call(executor.configure("\n".join(lines), timeout=20))
+
+
+@pytest.mark.usefixtures("network")
+def test_a_node_of_a_network(executor: Executor) -> None:
+    said = configure(
+        executor,
+        "write /proc/sys/net/ipv4/ip_local_port_range 40000 40009",
+        "up eth0",
+        "address eth0 10.0.0.1/24",
+        "address eth0 10.0.1.1/32",
+        "address eth0 fd00::1/64",
+        "route 0.0.0.0/0 10.0.0.2",
+        "route 10.9.0.0/16 10.0.0.3",
+        "route ::/0 fd00::2",
+        "route fd09::/48 fd00::3",
+    )
+    assert said == ""
+    shown = run(
+        executor,
+        "sysctl -n net.ipv4.ip_local_port_range; ip -o address show scope global;"
+        "ip route; ip -6 route show proto boot",
+    ).stdout.decode()
+    words = [" ".join(line.split()) for line in shown.splitlines()]
+    for wanted in (
+        "40000 40009",
+        "eth0 inet 10.0.0.1/24 scope global eth0",
+        "eth0 inet 10.0.1.1/32 scope global eth0",
+        "eth0 inet6 fd00::1/64 scope global nodad",
+        "default via 10.0.0.2 dev eth0",
+        "10.9.0.0/16 via 10.0.0.3 dev eth0",
+        "default via fd00::2 dev eth0 metric 1024",
+        "fd09::/48 via fd00::3 dev eth0 metric 1024",
+    ):
+        assert any(wanted in line for line in words), wanted
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("up eth7", "No such device"),
+        ("address eth7 10.0.0.1/24", "No such device"),
+        ("address eth0 nonsense", "Invalid argument"),
+        ("route 10.9.0.0/16 10.1.0.1", "Nexthop has invalid gateway"),
+        ("route fd09::/48 fd01::1", "No route to host"),
+        ("write /proc/sys/net/none 1", "No such file or directory"),
+        ("write /proc/sys/net/ipv4/ip_forward x", "Invalid argument"),
+        ("nonsense", "Invalid argument"),
+    ],
+)
+def test_what_the_kernel_refuses(executor: Executor, line: str, why: str) -> None:
+    """In its own words, with the line, and nothing after it is done."""
+    good = ("up eth0", "address eth0 10.0.0.5/24")
+    said = configure(executor, *good, line, "address eth0 10.0.0.6/24")
+    number, _, words = said.partition(" ")
+    assert number == "3"
+    assert why in words
+    assert b"10.0.0.6" not in run(executor, "ip address").stdout
+
+
+def test_a_node_without_an_executor(program: Path, tmp_path: Path) -> None:
+    """The same by a program, for whoever reaches the guest in another way."""
+    (tmp_path / "configure").symlink_to(program)
+    for lines, status, said in (("", 0, ""), ("\nup none0\n", 1, "2 No such device\n")):
+        done = subprocess.run(
+            [tmp_path / "configure"], input=lines, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_words_in_pieces_are_put_together(guest: subprocess.Popen[bytes], tmp_path: Path) -> None:

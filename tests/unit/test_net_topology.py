@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from lab.errors import UserError
-from lab.net.network import configuration
+from lab.net.network import Network, configuration, sysctl_file
 from lab.net.topology import READY_MADE, Topology, read
+from lab.vm.machine import Body, Channel, Completed, Machine
+from lab.vm.spec import MachineSpec
 
 GOOD = """\
 nodes:
@@ -54,17 +57,68 @@ def test_a_lan_is_never_bridged() -> None:
 def test_configuration_of_a_node(tmp_path: Path) -> None:
     assert configuration(topology(tmp_path, GOOD), "a").splitlines() == [
         "set -e",
-        "sysctl -qw net.ipv4.ip_forward=1",
-        "ip -batch - <<'END'",
-        "link set eth0 up",
-        "address add 10.0.0.1/24 dev eth0",
-        "address add fd00::1/64 dev eth0 nodad",
-        "link set eth1 up",
-        "address add 10.0.1.1/24 dev eth1",
-        "route add default via 10.0.0.2",
+        "/usr/lib/lab/configure <<'END'",
+        "write /proc/sys/net/ipv4/ip_forward 1",
+        "up eth0",
+        "address eth0 10.0.0.1/24",
+        "address eth0 fd00::1/64",
+        "up eth1",
+        "address eth1 10.0.1.1/24",
+        "route 0.0.0.0/0 10.0.0.2",
         "END",
         "true",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "file"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+        ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+        ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+    ],
+)
+def test_where_a_sysctl_is(key: str, file: str) -> None:
+    assert sysctl_file(key) == f"/proc/sys/{file}"
+
+
+class Refusing(Channel):
+    """A guest that takes two lines, and not the third."""
+
+    overdue = None
+
+    def run(self, command: str, *, timeout: float, stdin: bytes | None) -> Completed:
+        assert (command, timeout) == ("/usr/lib/lab/configure", 30)
+        assert stdin is not None and len(stdin.splitlines()) == 4
+        return Completed(1, "", "3 Nexthop has invalid gateway\n")
+
+
+def test_what_a_kernel_refuses_is_told_with_the_line(tmp_path: Path) -> None:
+    plan = topology(
+        tmp_path,
+        """\
+nodes:
+  a:
+    sysctls: {net.ipv4.ip_forward: "1", net.ipv4.ip_default_ttl: "9"}
+    routes:
+      10.1.0.0/16: 10.0.0.9
+      default: 10.0.0.1
+""",
+    )
+
+    def start(spec: MachineSpec) -> Machine:
+        return Machine(spec=spec, directory=tmp_path, channel=Refusing(), body=cast("Body", None))
+
+    def spec(name: str) -> MachineSpec:
+        return MachineSpec(name=name, kernel=tmp_path, root=tmp_path)
+
+    with pytest.raises(UserError) as caught:
+        Network(plan, specs=spec, start=start, directory=tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/net.yaml:5: the kernel of `a` refused `route 10.1.0.0/16 10.0.0.9`: "
+        "Nexthop has invalid gateway"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,6 +127,9 @@ def test_configuration_of_a_node(tmp_path: Path) -> None:
         ("10.0.0.2/24]", "10.0.0.2]", 6, "prefix length"),
         ("10.0.0.2/24]", "10.0.0.256/24]", 6, "10.0.0.256"),
         ("default: 10.0.0.2", "default: nowhere", 2, "nowhere"),
+        ("default: 10.0.0.2", "10.1.0.0/16: fd00::2", 2, "one of the same protocol"),
+        ('"1"', '"1\\n2"', 2, "net.ipv4.ip_forward"),
+        ("net.ipv4.ip_forward:", "net ipv4:", 2, "net ipv4"),
         ("ends: {b:", "ends: {bb:", 5, "did you mean `b`"),
         ("loss: 1%", "loss: 101%", 9, "loss"),
         ("loss: 1%", "lost: 1%", 9, "did you mean `loss`"),

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "executor.h"
+#include "network.h"
 
 /* From the host. */
 enum {
@@ -40,6 +41,7 @@ enum {
 	SPARE = 7,	/* have shells wait for the next RUNs; answered by READY */
 	PUT = 8,	/* mode in octal, 0 for any, space, path: a file made of INPUT */
 	GET = 9,	/* path: its content comes as OUTPUT */
+	CONFIGURE = 10,	/* lines of network.c; answered by ENDED or REFUSED */
 };
 
 /* To the host. */
@@ -90,7 +92,6 @@ static struct command *commands;
 /*
  * Shells that have been started already and read their first words from a pipe.
  * The first exec() in a fresh clone takes longer than all the rest of a command.
- * One makes a clone the node of a topology, the other is the test's first.
  */
 static struct spare {
 	struct command *command;	/* one of commands, its number 0; or NULL */
@@ -474,6 +475,16 @@ static void tell_ends(int port)
 	}
 }
 
+static void make_node(int port, uint32_t number, char *lines)
+{
+	char why[256];
+
+	if (configure(lines, why, sizeof(why)))
+		tell_text(port, ENDED, number, "0");
+	else
+		tell_text(port, REFUSED, number, why);
+}
+
 /* ---- the host's words ----------------------------------------------------- */
 
 /* @bytes has room for a byte more. */
@@ -501,6 +512,10 @@ static void serve(int port, const struct frame *head, char *bytes,
 	case GET:
 		bytes[head->length] = '\0';
 		open_file(port, head->number, 1, bytes, O_RDONLY, 0);
+		break;
+	case CONFIGURE:
+		bytes[head->length] = '\0';
+		make_node(port, head->number, bytes);
 		break;
 	case INPUT:
 		if (command)

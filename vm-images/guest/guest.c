@@ -6,6 +6,8 @@
  *             child of it is the executor, which also wakes clones: gives them
  *             their own randomness, clock, name and addresses
  *   execute   the executor at a Unix socket, for the lab's own tests
+ *   configure makes the machine a node of a network, by lines on its input
+ *             (network.c), where there is no executor
  *   run       runs a shell command for the agent in a session of its own, so
  *             that a time limit can end all of it
  *   poweroff  also reboot, halt, shutdown
@@ -39,12 +41,14 @@
 #include <linux/random.h>
 
 #include "executor.h"
+#include "network.h"
 
 #define AGENT_PORT "org.qemu.guest_agent.0"
 #define EXECUTOR_PORT "lab.executor"
 #define WAKE_WORDS 64
 #define SHELL_ENDED "\r\nThe shell has ended. Enter starts another one, Control-] leaves.\r\n"
 #define SEED_MAX 256
+#define CONFIGURATION_MAX (64 * 1024)
 
 /* The kernel log is the only place where somebody will look for this. */
 static void say(const char *format, ...)
@@ -396,6 +400,20 @@ static int execute(int argc, char **argv)
 	return fd < 0 ? 1 : executor(fd, false, wake);
 }
 
+/* configure: complains as the executor does, on its standard error. */
+static int make_node(void)
+{
+	static char lines[CONFIGURATION_MAX];
+	size_t size = fread(lines, 1, sizeof(lines) - 1, stdin);
+	char why[256];
+
+	lines[size] = '\0';
+	if (configure(lines, why, sizeof(why)))
+		return 0;
+	fprintf(stderr, "%s\n", why);
+	return 1;
+}
+
 static void set_environment(void)
 {
 	clearenv();
@@ -480,6 +498,8 @@ int main(int argc, char **argv)
 		return init();
 	if (!strcmp(name, "execute"))
 		return execute(argc, argv);
+	if (!strcmp(name, "configure"))
+		return make_node();
 	if (!strcmp(name, "run"))
 		return run(argc, argv);
 	if (!strcmp(name, "reboot"))

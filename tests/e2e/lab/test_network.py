@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from lab.errors import UserError
 from lab.net.capture import Capture
 from lab.net.network import Network
+from lab.vm.errors import LineRefused
 from lab.vm.machine import Machine
 
 #: Packets of a measured ping; with 400 the error of a 20 % share is 2 % (one sigma).
@@ -77,6 +78,12 @@ def test_router_forwards(net: Network, version: int) -> None:
     # Through a router it is two hops: with a life of one, nothing arrives.
     seen = ping(net["client"], net.address("server", version=version), options="-t 1")
     assert seen.received == 0
+
+
+def test_what_a_kernel_refuses(start: Callable[..., Machine]) -> None:
+    lines = ["up eth0", "address eth0 10.0.0.1/24", "route 0.0.0.0/0 10.1.0.1"]
+    with pytest.raises(LineRefused, match="line 3 Nexthop has invalid gateway"):
+        start("a").configure(lines)
 
 
 @pytest.mark.topology("lan")
