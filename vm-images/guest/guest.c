@@ -280,8 +280,9 @@ static int reseed(const char *hex)
 		struct rand_pool_info head;
 		unsigned char bytes[SEED_MAX];
 	} pool = { };
+	/* Opened once: see rtnetlink(). */
+	static int fd = -1;
 	size_t i, len = strlen(hex) / 2;
-	int fd, status;
 
 	if (len > SEED_MAX)
 		len = SEED_MAX;
@@ -294,12 +295,9 @@ static int reseed(const char *hex)
 	}
 	pool.head.entropy_count = len * 8;
 	pool.head.buf_size = len;
-	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return -1;
-	status = ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG) ? -1 : 0;
-	close(fd);
-	return status;
+		fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	return ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG) ? -1 : 0;
 }
 
 static int set_clock(const char *nanoseconds)
@@ -312,7 +310,7 @@ static int set_clock(const char *nanoseconds)
 	return clock_settime(CLOCK_REALTIME, &now) ? -1 : 0;
 }
 
-static int set_mac(int fd, const char *name, const char *mac)
+static int set_mac(const char *name, const char *mac)
 {
 	struct ifreq req = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
 	unsigned char *byte = (unsigned char *)req.ifr_hwaddr.sa_data;
@@ -321,7 +319,7 @@ static int set_mac(int fd, const char *name, const char *mac)
 	if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2,
 		   byte + 3, byte + 4, byte + 5) != 6)
 		return -1;
-	return ioctl(fd, SIOCSIFHWADDR, &req) ? -1 : 0;
+	return ioctl(rtnetlink(), SIOCSIFHWADDR, &req) ? -1 : 0;
 }
 
 /*
@@ -332,7 +330,7 @@ static int set_mac(int fd, const char *name, const char *mac)
 static const char *wake(char *line)
 {
 	char *words[WAKE_WORDS], *state, *equals;
-	int i, fd, status = 0, count = 0;
+	int i, status = 0, count = 0;
 
 	for (words[0] = strtok_r(line, " \n", &state);
 	     words[count] && count < WAKE_WORDS - 1;
@@ -348,15 +346,13 @@ static const char *wake(char *line)
 		return "clock";
 	if (sethostname(words[2], strlen(words[2])))
 		return "hostname";
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	for (i = 3; i < count && !status; i++) {
 		equals = strchr(words[i], '=');
 		if (!equals)
 			continue;
 		*equals = '\0';
-		status = set_mac(fd, words[i], equals + 1);
+		status = set_mac(words[i], equals + 1);
 	}
-	close(fd);
 	return status ? words[i - 1] : NULL;
 }
 
