@@ -17,9 +17,21 @@ ANSWER = 120.0
 
 
 class Terminal:
-    """Runs a command as a person's shell does: what the terminal's keys and size are is its."""
+    """Runs a command as a person's shell does: the terminal's keys and its size are for it.
 
-    def __init__(self, *argv: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        argv: the command.
+        environment: its variables, ours if None.
+        patience: multiplies ANSWER.
+    """
+
+    def __init__(
+        self,
+        *argv: str | Path,
+        environment: Mapping[str, str] | None = None,
+        patience: float = 1.0,
+    ) -> None:
+        self.answer = ANSWER * patience
         self.master, theirs = os.openpty()
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *map(str, argv)],
@@ -33,7 +45,7 @@ class Terminal:
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait for it; what comes after stays to be seen."""
-        deadline = time.monotonic() + ANSWER
+        deadline = time.monotonic() + self.answer
         while not (match := re.search(pattern, self.seen)):
             left = deadline - time.monotonic()
             assert left > 0, f"no {pattern!r} in {self.seen!r}"
@@ -55,6 +67,10 @@ class Terminal:
     def echoes(self) -> bool:
         """Whether it shows what is typed, as it does unless a program wants the keys raw."""
         return bool(termios.tcgetattr(self.master)[3] & termios.ECHO)
+
+    def ended(self) -> int:
+        """The command's status, once it has ended."""
+        return self.process.wait(self.answer)
 
     def close(self) -> None:
         self.process.terminate()

@@ -86,8 +86,9 @@ class Person:
 
     def sits_at(self, *words: str | Path) -> Terminal:
         """Start `lab WORDS...` at a terminal."""
-        self.terminals.append(Terminal(*LAB, *words, environment=self.environment))
-        return self.terminals[-1]
+        terminal = Terminal(*LAB, *words, environment=self.environment, patience=self.patience)
+        self.terminals.append(terminal)
+        return terminal
 
     def has_left(self) -> list[object]:
         """Processes, sockets and logs of the machines."""
@@ -182,7 +183,7 @@ def test_control_c_ends_a_command_there_too(person: Person) -> None:
     while person.types("exec", "left", "--", "pgrep", "sleep").returncode != 0:
         assert time.monotonic() < deadline
     terminal.type("\x03")
-    assert terminal.process.wait(LONG * person.patience) == 128 + signal.SIGINT
+    assert terminal.ended() == 128 + signal.SIGINT
     assert person.types("exec", "left", "--", "pgrep", "sleep").returncode == 1
 
 
@@ -213,10 +214,10 @@ def test_shell(person: Person) -> None:
 
     second = person.sits_at("shell", "left")
     second.expect("lab: somebody's shell is on left already; ")
-    assert second.process.wait(LONG) == 2
+    assert second.ended() == 2
 
     shell.type("\x1d")  # Control-]
-    assert shell.process.wait(LONG) == 0
+    assert shell.ended() == 0
     assert shell.echoes(), "the terminal was not given back as it was"
     # It was left, not ended.
     again = person.sits_at("shell", "left")
@@ -225,7 +226,7 @@ def test_shell(person: Person) -> None:
     again.expect("memory-kept")
     person.sees("down", "left")
     again.expect("lab: the machine is gone")
-    assert again.process.wait(LONG) == 4
+    assert again.ended() == 4
     assert again.echoes()
 
 
@@ -240,7 +241,7 @@ def test_ssh(person: Person) -> None:
     shell.resize(rows=33, columns=101)
     shell.expect(ANSWERED)
     shell.type("exit 7\n")
-    assert shell.process.wait(LONG) == 7
+    assert shell.ended() == 7
 
 
 def test_copies_come_back_equal(person: Person, tmp_path: Path) -> None:
