@@ -73,6 +73,7 @@ import sys
 import time
 from pathlib import Path
 from lab.provider.qemu import QemuProvider
+from lab.store import Store
 from lab.vm import snapshot
 from lab.vm.spec import MachineSpec
 
