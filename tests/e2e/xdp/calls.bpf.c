@@ -37,7 +37,7 @@ struct call {
 
 struct {
 	MAP_INT(type, BPF_MAP_TYPE_ARRAY);
-	MAP_INT(max_entries, 1024);
+	MAP_INT(max_entries, 64);
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct call);
 } t_calls SECTION(".maps");

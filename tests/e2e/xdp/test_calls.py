@@ -179,12 +179,17 @@ def test_detached_script_is_not_called_again(caller: Caller) -> None:
     assert answers == [(DROP, NONE), (NONE, NONE), (NONE, NONE)]
 
 
-#: Frames come in by CPU 0, one after the other, while one does by CPU 1.
-AT_ONCE = f"""taskset -c 0 {SENT.format("others")} &
+#: Frames come in by CPU 0, one after the other, and soon one by CPU 1, whose
+#: sender has only waited for it.
+AT_ONCE = f"""taskset -pc 1 $$
+mkfifo /tmp/late
+{SENT.format("late")} &
+exec 3>/tmp/late
+taskset -c 0 {SENT.format("others")} 3>&- &
 {UNTIL_IT_CAME}
-taskset -c 1 {SENT.format("one")}
-sleep 1
-kill $!"""
+cat /tmp/one >&3
+exec 3>&-
+wait"""
 
 
 @two_cpus
@@ -200,9 +205,9 @@ def test_script_detached_meanwhile_is_not_called(
         if xdp.cpu() == 1 then {busy} xdp.detach() end
     """)
     caller.write("one", 0)
-    caller.write("others", *range(1, 600), stay=int(100 * kernel.patience))
+    caller.write("others", *range(1, 50), stay=int(50 * kernel.patience))
     caller.machine.succeed(AT_ONCE, timeout=60)
-    one, *others = (call for call in caller.written_down(600) if call.before)
+    one, *others = caller.written_down(50)
     assert one.first == DROP
     (waiting,) = (call for call in others if call.before < one.after < call.after)
     assert waiting.first == NONE
