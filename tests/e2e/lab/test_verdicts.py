@@ -141,6 +141,7 @@ def judged(run: Any) -> dict[str, object]:
     }
 
 
+@pytest.mark.limit(900)  # two runs, some of whose tests end by the clock
 def test_every_way_to_fail_has_its_status(inner: Runner) -> None:
     run, beside = inner(MIXED), inner(MIXED, workers=2)
     assert run.statuses == EXPECTED
