@@ -144,7 +144,7 @@ class Trial:
             lease = self.leases.take(
                 holder=self._holder,
                 memory=charge(spec.memory),
-                cores=spec.cpus,
+                cores=spec.cores,
             )
             try:
                 backend.prepare(spec)

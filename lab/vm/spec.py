@@ -120,6 +120,11 @@ class MachineSpec:
     gdb: Path | None = None
     prepare: tuple[str, ...] = ()
 
+    @property
+    def cores(self) -> int:
+        """How many of the host's it keeps busy at most."""
+        return 1 if self.single_thread and self.accel == "tcg" else self.cpus
+
     def slots(self) -> tuple[Nic, ...]:
         """The cards of the machine's shape: those asked for, padded with unplugged ones.
 

@@ -197,8 +197,11 @@ def test_instruction_count_is_reproducible() -> None:
 def test_cpus_in_one_thread_of_the_host() -> None:
     spec = replace(SPEC, cpus=2, single_thread=True)
     assert value(words(spec), "-accel") == "tcg,thread=single"
+    assert (spec.cores, replace(SPEC, cpus=2).cores) == (1, 2)
     # KVM runs what the guest has patched, and knows no such option.
-    assert value(words(replace(spec, accel="kvm")), "-accel") == "kvm"
+    on_kvm = replace(spec, accel="kvm")
+    assert value(words(on_kvm), "-accel") == "kvm"
+    assert on_kvm.cores == 2
 
 
 def test_debug_port_and_acpi_table() -> None:
