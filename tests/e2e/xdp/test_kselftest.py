@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from twins import HERE
 
-from lab import manifest
+from lab import manifest, process
 from lab.kernel.kselftest import SELFTESTS
 from lab.kernel.recipe import make_recipe
 from lab.store import Store
@@ -23,8 +23,8 @@ from lab.vm.machine import Machine
 
 SCRIPT = "xdp_lua.sh"
 
-#: What it sources, where the kernel has it.
-BESIDE = ("lib.sh", "lib/sh/*.sh")
+#: What it sources, where the kernel has it, and what it runs.
+BESIDE = ("lib.sh", "lib/sh/*.sh", "xdp_lua_link.c")
 
 THERE = "/opt/selftest"
 
@@ -32,12 +32,20 @@ RESULT = re.compile(r"^TEST: (\w+), (skb|drv) mode\s*\[ *(\w+) *\]$", re.MULTILI
 
 
 def files(kernel: KernelInfo) -> dict[str, bytes]:
-    """The script and what it sources, by their names below selftests/net."""
+    """The script and what it needs, by their names below selftests/net."""
     recipe = make_recipe(manifest.read(), kernel.name, store=Store())
     with recipe.open_source() as tree:
         net = tree.path / SELFTESTS / "net"
         found = [net / SCRIPT, *(path for glob in BESIDE for path in sorted(net.glob(glob)))]
         return {str(path.relative_to(net)): path.read_bytes() for path in found}
+
+
+def built(source: bytes, directory: Path) -> bytes:
+    """A program for the guest, whose C library may be another one."""
+    file, program = directory / "program.c", directory / "program"
+    file.write_bytes(source)
+    process.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", str(program), str(file)])
+    return program.read_bytes()
 
 
 @pytest.mark.usefixtures("hooks")
@@ -50,6 +58,8 @@ def test_selftest_of_the_patches(machine: Machine, kernel: KernelInfo, tmp_path:
     # The kernel's program differs from ours in name only.
     (program,) = re.findall(r'^BPF_OBJECT=\$\(dirname "\$0"\)/(\S+)$', text, re.MULTILINE)
     content[program] = compiled(HERE / "pass.bpf.c", tmp_path).read_bytes()
+    (link,) = re.findall(r'^LINK=\$\(dirname "\$0"\)/(\S+)$', text, re.MULTILINE)
+    content[link] = built(content[f"{link}.c"], tmp_path)
     (listed,) = re.findall(r'^CASES="([^"]*)"$', text, re.MULTILINE)
     wanted = {(case, mode) for case in listed.split() for mode in ("skb", "drv")}
     for name, data in content.items():
