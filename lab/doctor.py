@@ -95,6 +95,7 @@ PACKAGES = (
     Package("openssh-client", "vm", "lab ssh", ("ssh",)),
     Package("libmnl-dev", "kselftest", "the kernel's netfilter selftests speak netlink"),
     Package("libcap-dev", "kselftest", "the kernel's BPF and capability selftests"),
+    Package("libnuma-dev", "kselftest", "the kernel's net selftests ask where memory is"),
     Package("bpftool", "debug", "looks into BTF of kernels and modules", ("bpftool",)),
     Package("gdb", "debug", "lab replay --gdb", ("gdb",), optional=True),
     Package("vagrant", "vagrant", "the Vagrantfile and the provider vagrant", ("vagrant",)),
