@@ -64,12 +64,19 @@ int lunatik_traceback(lua_State *L)
 /* Of a hook that is called for each packet the first failure tells enough. */
 static bool worth_logging(struct lunatik_runtime *runtime, struct lunatik_hook *hook)
 {
-	return hook ? !atomic_xchg(&hook->told, 1) : __ratelimit(&runtime->log_limit);
+	bool told;
+
+	if (!hook)
+		return __ratelimit(&runtime->log_limit);
+	told = hook->told;
+	hook->told = true;
+	return !told;
 }
 
 /*
  * Line by line, since the kernel log knows no other; a flood is cut. @hook: the
- * one whose callback failed, if it is to be told of once only, or NULL.
+ * one whose callback failed, if it is to be told of once only, or NULL. With the
+ * lock of the runtime held.
  */
 void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, const char *text)
 {

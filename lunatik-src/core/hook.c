@@ -75,7 +75,7 @@ int lunatik_hook_add_to(struct lunatik_runtime *runtime, struct lunatik_hook *ho
 	INIT_LIST_HEAD(&hook->node);
 	INIT_WORK(&hook->work, end_work);
 	atomic_set(&hook->cancelled, 0);
-	atomic_set(&hook->told, 0);
+	hook->told = false;
 
 	mutex_lock(&runtime->hooks_lock);
 	if (runtime->hooks_closed)

@@ -484,7 +484,7 @@ struct lunatik_hook {
 	struct list_head node;		/* in the runtime, under its hooks_lock */
 	struct work_struct work;	/* of lunatik_hook_cancel() */
 	atomic_t cancelled;
-	atomic_t told;			/* its failure was logged */
+	bool told;			/* its failure was logged; under the runtime's lock */
 };
 
 /**
