@@ -119,7 +119,7 @@ class SharedMachine:
         It lives for hours, and between two tests it is idle: others, who may
         want all cores of the host, have their turn there.
         """
-        return self._owner.leases.take(holder=self.holder, memory=0, cores=spec.cpus)
+        return self._owner.leases.take(holder=self.holder, memory=0, cores=spec.cores)
 
     def _is_sound(self, last: Trial) -> bool:
         self._listen(last)
