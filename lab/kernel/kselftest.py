@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import UserError
+from lab.errors import HostError, UserError
 from lab.kernel.build import compile_failure
 from lab.kernel.make import ARCH, environment, processors
 from lab.kernel.recipe import KernelRecipe
@@ -63,7 +63,7 @@ def build_selftests(recipe: KernelRecipe, targets: Sequence[str], *, store: Stor
     Raises:
         UserError: there is no such target.
         KernelError: none compiles; says the first error.
-        HostError: a compiler is missing.
+        HostError: a compiler is missing, or the disk is full.
     """
     refuse_odd(targets)
     toolchain = find_toolchain(llvm=recipe.llvm, least=recipe.least)
@@ -139,12 +139,21 @@ def _make(
                 log=log,
             )
         except ProgramFailed:
-            raise compile_failure(
-                what=f"the selftests {' '.join(targets)}", source=source, log=log
-            ) from None
+            raise compile_failure(what=_what(targets), source=source, log=log) from None
+    _tell_missing(content, targets, source=source, log=log)
+
+
+def _what(targets: Sequence[str]) -> str:
+    return f"the selftests {' '.join(targets)}"
+
+
+def _tell_missing(content: Path, targets: Sequence[str], *, source: Path, log: Path) -> None:
     listed = (content / LIST).read_text().split()
     missing = [name for name in listed if not (content / name.replace(":", "/")).exists()]
-    if missing and missing == listed:
-        raise compile_failure(what=f"the selftests {' '.join(targets)}", source=source, log=log)
-    if missing:
-        note(f"not built, see {log}: {', '.join(missing)}")
+    if not missing:
+        return
+    failure = compile_failure(what=_what(targets), source=source, log=log)
+    # What the host lacks, room on its disk above all, is no fault of a program's.
+    if missing == listed or isinstance(failure, HostError):
+        raise failure
+    note(f"not built, see {log}: {', '.join(missing)}")
