@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marks import MARK, marked
+from marks import MARK, kill_marked, marked
 
 from lab.results.merge import load_run
 from lab.store import Store
@@ -146,9 +146,7 @@ def run(own: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]
         process.kill()
         process.wait()
         # Where a test has failed there are some left.
-        for pid in marked(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_marked(mark)
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from marks import MARK, marked
+from marks import MARK, kill_marked, marked
 from terminal import Terminal
 
 from lab.store import Store
@@ -114,9 +114,7 @@ def person(
         terminal.close()
     if marked(person.mark):
         person.types("down")
-    for pid in marked(person.mark):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill_marked(person.mark)
     trial.leases.give_back(lease)
 
 

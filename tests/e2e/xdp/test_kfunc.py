@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from forgets import FORGETS
+from twins import MOUNT_BPFFS
 
 from lab.testing.bpf import compiled
 from lab.testing.fixtures import KernelInfo
@@ -34,7 +35,7 @@ def asking(node: Machine, tmp_path: Path) -> Machine:
     node.copy_to(compiled(PROGRAM, tmp_path), "/tmp/call_lua.bpf.o")
     node.module("lunatik_xdp")
     node.succeed(
-        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+        MOUNT_BPFFS,
         "bpftool prog load /tmp/call_lua.bpf.o /sys/fs/bpf/call_lua",
         "bpftool net attach xdp pinned /sys/fs/bpf/call_lua dev r0",
     )
@@ -90,7 +91,7 @@ def test_what_was_not_found_is_no_key_and_no_argument(
     )
     node.succeed(
         "lunatik run verdict softirq",
-        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+        MOUNT_BPFFS,
     )
     loaded = node.execute("bpftool prog load /tmp/unchecked.bpf.o /sys/fs/bpf/unchecked")
     if loaded.status != 0:

@@ -8,7 +8,7 @@ from counters import counters
 from forgets import FORGETS
 from meanwhile import BUSY, RESOLUTION, UNLIMITED, meanwhile
 from orders import TYPE, frame
-from twins import HERE, WIRE, XDP, packed, run
+from twins import HERE, MOUNT_BPFFS, WIRE, XDP, packed, run
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -317,7 +317,7 @@ CHARGED = {
 @pytest.mark.parametrize("what", CHARGED)
 def test_what_helpers_do_is_charged(router: Machine, what: str) -> None:
     router.succeed(
-        "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf",
+        MOUNT_BPFFS,
         "bpftool map create /sys/fs/bpf/ring type ringbuf name ring entries 4096",
     )
     script(

@@ -35,6 +35,8 @@ END
 MARK = b"\x02\x00\x00\x00\x00\x99"
 ROUTER = b"\x02\x00\x00\x00\x00\x02"
 
+MOUNT_BPFFS = f"mountpoint -q {BPFFS} || mount -t bpf bpf {BPFFS}"
+
 #: What `ip link` and bpftool call a mode of ours.
 XDP = {"native": "xdpdrv", "generic": "xdpgeneric"}
 
@@ -44,7 +46,8 @@ def load(machine: Machine, program: Path, name: str) -> str:
     where = f"{BPFFS}/{name}"
     machine.copy_to(program, f"/tmp/{name}.o")
     machine.succeed(
-        f"mountpoint -q {BPFFS} || mount -t bpf bpf {BPFFS}; mkdir -p {where}",
+        MOUNT_BPFFS,
+        f"mkdir -p {where}",
         f"bpftool prog loadall /tmp/{name}.o {where}/progs pinmaps {where}",
     )
     return where
