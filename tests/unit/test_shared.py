@@ -94,7 +94,7 @@ class Quick:
 
 
 def shared(tmp_path: Path, cold: Any, *, cores: int = 1) -> SharedMachine:
-    spec = SimpleNamespace(memory=64, cpus=1, patience=1.0)
+    spec = SimpleNamespace(memory=64, cpus=1, cores=1, patience=1.0)
     rig = SimpleNamespace(spec=lambda name: SimpleNamespace(name=name, **vars(spec)))
     leases = Leases(tmp_path / "leases.json", memory=10_000, cores=cores)
     owner: Any = SimpleNamespace(
