@@ -65,7 +65,8 @@ def starts_stack(line: str) -> bool:
 def stack(lines: Iterable[str], *, skip: frozenset[str]) -> tuple[str, ...]:
     """The frames that matter in a report, innermost first.
 
-    The place of a fault (RIP) comes first.  Only the report's first stack is
+    The place of a fault (RIP) comes first, and a function that an interrupt
+    stopped stands where it was called from.  Only the report's first stack is
     taken: KASAN adds those of the allocation and of the free, lockdep those
     of each lock.
     """
@@ -74,12 +75,13 @@ def stack(lines: Iterable[str], *, skip: frozenset[str]) -> tuple[str, ...]:
     taking = done = False
     for line in lines:
         rip = _RIP.match(line)
-        if rip is not None and top is None and not frames:
+        if rip is not None and top is None and not frames and not taking:
             top = frame(rip["frame"])
         elif starts_stack(line):
             taking = not done
         elif taking:
-            found = frame(line)
+            # Within a stack, registers are those of the function that an interrupt stopped.
+            found = frame(line if rip is None else rip["frame"])
             if found is not None:
                 frames.append(found)
             elif frames and _ends_stack(line):

@@ -218,6 +218,26 @@ def test_kasan_takes_the_stack_of_the_access_not_of_the_allocation() -> None:
     assert note.kind == "taint"
 
 
+def test_a_function_that_an_interrupt_stopped_is_in_the_stack() -> None:
+    text = """\
+[    2.0] BUG: sleeping function called from invalid context at mm/slub.c:1
+[    2.0] Call Trace:
+[    2.0]  <IRQ>
+[    2.0]  handler+0x1/0x10
+[    2.0]  sysvec_apic_timer_interrupt+0x61/0x80
+[    2.0]  </IRQ>
+[    2.0]  <TASK>
+[    2.0]  asm_sysvec_apic_timer_interrupt+0x16/0x20
+[    2.0] RIP: 0010:spinner+0x3/0x20 [mod]
+[    2.0] Code: 48 c7
+[    2.0] RSP: 0018:ffffc900005e7cc0 EFLAGS: 00000002
+[    2.0]  caller+0x9/0x20
+[    2.0] RIP: 0033:0x7f9e2a91d4fd
+[    2.0]  </TASK>
+"""
+    assert one(text).stack == ("handler+0x1/0x10", "spinner+0x3/0x20 [mod]", "caller+0x9/0x20")
+
+
 def test_fingerprint_knows_places_not_addresses() -> None:
     moved = WARNING.replace("+0x12/0x30", "+0x99/0x120").replace("5.000", "7.000")
     elsewhere = WARNING.replace("caller_one", "caller_three")
