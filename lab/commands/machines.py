@@ -13,7 +13,8 @@ import typer
 from lab.commands.options import Config, Flavour, Json, Kernel, Llvm, Modules, Patches, chosen
 
 if TYPE_CHECKING:
-    from lab.vm.keep import Keep
+    from lab.testing.lease import Leases
+    from lab.vm.keep import Keep, Kept
     from lab.vm.spec import MachineSpec
 
 #: What `lab exec` returns when the lab failed, as the guest's status may be any.
@@ -23,6 +24,9 @@ LAB_FAILED = 125
 FOREVER = 1e9
 
 Node = Annotated[str, typer.Argument(metavar="NODE", help="As `lab status` shows it.")]
+
+#: Seconds that `lab up` waits for memory which other machines have.
+ROOM = 10.0
 
 #: Whatever stands after NODE belongs to the guest's command.
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -73,8 +77,8 @@ def up(  # noqa: PLR0917 - typer calls it by name
 
     from lab.commands.plan import print_plan
     from lab.errors import UserError
-    from lab.progress import progress
     from lab.store import Store
+    from lab.testing.lease import Leases
     from lab.vm.keep import Keep
 
     if not plan and (topology or into):
@@ -106,10 +110,10 @@ def up(  # noqa: PLR0917 - typer calls it by name
     if plan:
         print_plan(spec, store, topology=topology, into=into, as_json=as_json)
         return
+    leases = Leases(store.root / "leases.json")
     rows = []
     for name in names:
-        with progress(f"boot {name}"):
-            kept = keep.up(replace(spec, name=name, cpus=cpus), label=label)
+        kept = _boot(keep, leases, replace(spec, name=name, cpus=cpus), label)
         rows.append(kept.as_json())
         if not as_json:
             print(
@@ -286,6 +290,24 @@ def _spec(
         patience=built.flavour.patience,
     )
     return spec, f"{built.kernel.version} {flavour}"
+
+
+def _boot(keep: Keep, leases: Leases, spec: MachineSpec, label: str) -> Kept:
+    """Start a machine that leases its memory for as long as it lives."""
+    from lab.progress import progress
+    from lab.testing.lease import charge
+
+    lease = leases.take(
+        holder=f"up-{spec.name}", memory=charge(spec.memory, lasting=True), cores=0, timeout=ROOM
+    )
+    try:
+        with progress(f"boot {spec.name}"):
+            kept = keep.up(spec, label=label)
+    except BaseException:
+        leases.give_back(lease)
+        raise
+    leases.hand_over(lease, kept.pid)
+    return kept
 
 
 def _check_names(names: list[str]) -> None:

@@ -113,7 +113,7 @@ class Leases:
                 raise HostError(
                     f"no room for a machine of {lease.memory} MiB within {timeout:g} s: "
                     f"{self._taken()}",
-                    right="run fewer tests at once (-n)",
+                    right="end what has it, or run fewer tests at once (-n)",
                 )
             if waited >= SILENCE and not said:
                 said = True
@@ -142,6 +142,14 @@ class Leases:
         with self._ledger() as leases:
             leases[:] = [known for known in leases if known.id != lease]
 
+    def hand_over(self, lease: str, pid: int) -> None:
+        """Make a lease another process's, with which it ends: a machine's that stays."""
+        with self._ledger() as leases:
+            leases[:] = [
+                replace(known, pid=pid, born=_born(pid)) if known.id == lease else known
+                for known in leases
+            ]
+
     def held(self) -> tuple[Lease, ...]:
         """The leases of living processes."""
         with self._ledger() as leases:
@@ -151,6 +159,8 @@ class Leases:
         held = [lease for lease in leases if lease.granted]
         if sum(lease.memory for lease in held) + wanted.memory > self.memory:
             return False
+        if not wanted.cores:
+            return True
         busy = [lease for lease in held if lease.cores]
         holder = wanted.id.partition("/")[0]
         if any(lease.id.startswith(f"{holder}/") for lease in busy):

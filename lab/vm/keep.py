@@ -18,7 +18,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Keep:
 
         Raises:
             UserError: one of this name is up already.
-            InfraError, GuestSilent: it did not come up.
+            LabError: it did not come up; as boot().
         """
         spec = dataclasses.replace(spec, ssh_port=0)
         directory = self.root / spec.name
@@ -113,12 +113,13 @@ class Keep:
             self.refuse_running([spec.name])
             self._forget(spec.name, self._load(directory))
             sockets = self._sockets(spec.name)
-            machine = boot.boot(spec, directory, sockets=sockets)
-            try:
-                kept = self._adopt(machine, label, sockets)
-            except BaseException:
-                machine.stop()
-                raise
+            with _half_made(directory):
+                machine = boot.boot(spec, directory, sockets=sockets)
+                try:
+                    kept = self._adopt(machine, label, sockets)
+                except BaseException:
+                    machine.stop()
+                    raise
             _detach(machine)
             runtime.runtime().reaper.keep_directory(sockets)
         return kept
@@ -308,6 +309,20 @@ class _Attached:
 
     def stop(self) -> None:
         _end(self.kept)
+
+
+@contextlib.contextmanager
+def _half_made(directory: Path) -> Iterator[None]:
+    """Of a machine that did not come up only the log stays, and only if it says something."""
+    try:
+        yield
+    except BaseException as error:
+        log = Places(directory=directory, runtime=directory).console
+        if isinstance(error, LabError) and log.is_file() and log.stat().st_size:
+            error.right = error.right or f"its console is in {log}"
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _end(kept: Kept) -> None:

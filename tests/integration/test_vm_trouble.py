@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from vm_kit import spec
 
 from lab.errors import UserError
+from lab.store import Store
 from lab.vm import boot as booting
 from lab.vm.boot import boot
 from lab.vm.errors import ConsoleFlooded, GuestPanicked, GuestSilent, MachineDied
+from lab.vm.keep import Keep
 from lab.vm.runtime import runtime
 
 
@@ -48,6 +51,22 @@ def test_panic_before_init_is_noticed_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < booting.BOOT_TIMEOUT
     assert "VFS" in (tmp_path / "kernel.log").read_text()
     assert not machines()
+
+
+def test_of_a_kept_machine_that_panicked_the_console_stays(tmp_path: Path) -> None:
+    keep = Keep(Store(tmp_path))
+    console = keep.root / "a" / "console.log"
+    with pytest.raises(GuestPanicked, match=re.escape(f"; its console is in {console}")):
+        keep.up(spec(cmdline=("init=/bin/false",)), label="")
+    assert "Kernel panic" in console.read_text()
+    assert keep.all() == []
+
+
+def test_of_a_kept_machine_that_said_nothing_nothing_stays(tmp_path: Path) -> None:
+    keep = Keep(Store(tmp_path))
+    with pytest.raises(MachineDied, match="no-such-cpu"):
+        keep.up(spec(cpu="no-such-cpu"), label="")
+    assert [path.name for path in keep.root.iterdir()] == ["a.lock"]
 
 
 def test_an_init_that_fails(tmp_path: Path) -> None:

@@ -106,6 +106,37 @@ def test_the_dead_hold_nothing(tmp_path: Path, reaped: bool) -> None:
     assert [lease["pid"] for lease in json.loads(file.read_text())] == [os.getpid()]
 
 
+def test_a_lease_handed_over_ends_with_its_new_owner(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    lease = take(ledger, "up", memory=900, cores=0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        ledger.hand_over(lease, other.pid)
+        assert [(held.pid, held.memory) for held in ledger.held()] == [(other.pid, 900)]
+        with pytest.raises(HostError, match=f"leased by process {other.pid}"):
+            take(ledger, "a", memory=900)
+        other.kill()
+    take(ledger, "a", memory=900)
+
+
+def test_who_wants_no_cores_does_not_wait_for_who_does(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "a")
+    waiting = threading.Thread(
+        target=lambda: ledger.take(holder="b", memory=100, cores=2, timeout=20)
+    )
+    waiting.start()
+    deadline = time.monotonic() + 10
+    while "b/" not in (tmp_path / "leases.json").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    take(leases(tmp_path), "up", cores=0)
+    for lease in ledger.held():
+        if lease.cores:
+            ledger.give_back(lease.id)
+    waiting.join(timeout=20)
+    assert sum(lease.cores for lease in ledger.held()) == 2
+
+
 def test_a_torn_ledger_is_begun_anew(tmp_path: Path) -> None:
     ledger = leases(tmp_path)
     take(ledger, "a")

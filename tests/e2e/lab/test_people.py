@@ -22,7 +22,7 @@ from terminal import Terminal
 from lab.store import Store
 from lab.testing.cell import Cell
 from lab.testing.fixtures import KernelInfo
-from lab.testing.lease import charge
+from lab.testing.lease import Leases, charge
 from lab.testing.trial import Trial
 
 pytestmark = [pytest.mark.limit(300), pytest.mark.slow]
@@ -50,6 +50,7 @@ class Person:
     store: Path
     place: Path
     patience: float
+    memory: int
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     terminals: list[Terminal] = field(default_factory=list)
 
@@ -90,6 +91,11 @@ class Person:
         self.terminals.append(terminal)
         return terminal
 
+    def has_leased(self) -> set[int]:
+        """Processes that lease as much memory as a machine may take in the end."""
+        held = Leases(self.store / "leases.json").held()
+        return {one.pid for one in held if one.memory == charge(self.memory, lasting=True)}
+
     def has_left(self) -> list[object]:
         """Processes, sockets and logs of the machines."""
         logs = (path for path in (self.store / "machines").iterdir() if path.is_dir())
@@ -105,8 +111,8 @@ def person(
     store.mkdir()
     for name in SHARED:
         (store / name).symlink_to(Store().root / name)
-    person = Person((*stage, "--accel", ours.accel), store, place, ours.patience)
-    # `lab up` leases nothing. That the host is full is not the test's doing.
+    person = Person((*stage, "--accel", ours.accel), store, place, ours.patience, ours.memory)
+    # A store has its own ledger. That the host is full is not the test's doing.
     with trial.limit.paused() if trial.limit else nullcontext():
         lease = trial.leases.take(holder=person.mark, memory=2 * charge(ours.memory), cores=2)
     yield person
@@ -135,11 +141,13 @@ def test_machines_stay_until_they_are_taken_down(person: Person, kernel: KernelI
     pids = {name: row["pid"] for name, row in rows(person).items()}
     # Whoever started them is gone, and so is the reaper.
     assert set(marked(person.mark)) == set(pids.values())
+    assert person.has_leased() == set(pids.values())
     for node in ("left", "right"):
         assert person.sees("exec", node, "hostname; uname -r") == f"{node}\n{kernel.version}\n"
     assert "right is up already" in person.is_refused("up", *person.options, "right")
     person.sees("down", "left")
     assert set(marked(person.mark)) == {pids["right"]}
+    assert person.has_leased() == {pids["right"]}
     assert table(person) == [["right", "up"]]
     assert person.sees("exec", "right", "hostname") == "right\n"
     person.sees("down")
