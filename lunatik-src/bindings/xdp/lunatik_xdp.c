@@ -552,6 +552,8 @@ static void device_leave(struct xdp_callback *callback)
 
 static int device_enter(struct xdp_callback *callback, const char *name, u32 flags)
 {
+	pr_warn("%s: %s: this kernel has no hooks for scripts (CONFIG_XDP_LUA)\n",
+		callback->script, name);
 	return -EOPNOTSUPP;
 }
 

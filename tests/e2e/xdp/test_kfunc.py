@@ -128,6 +128,7 @@ def test_kernel_without_hooks_says_so(node: Machine, kernel: KernelInfo) -> None
     refused = node.execute("lunatik run filter softirq")
     assert refused.status == 1
     assert "EOPNOTSUPP" in refused.stderr
+    node.succeed("dmesg | grep 'filter: r0: .*CONFIG_XDP_LUA'")
     node.succeed("reach", "! lunatik list | grep filter")
 
 
