@@ -87,7 +87,9 @@ class _Row:
         ]
 
     def _link(self, file: Path) -> str:
-        return file.relative_to(self.base.parent.parent).as_posix()
+        top = self.base.parent.parent
+        # A test may give a machine a directory of its own, which may be anywhere.
+        return file.relative_to(top).as_posix() if file.is_relative_to(top) else file.as_uri()
 
 
 def _tail(file: Path) -> str:

@@ -13,6 +13,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError
+from lab.errors import LabError, UserError
 from lab.progress import note
 from lab.results.record import Mark, TestResult
 from lab.store import Store
@@ -36,7 +37,7 @@ from lab.testing.orphan import end_if_orphaned
 from lab.testing.rig import Rig
 from lab.testing.shared import SharedMachine, may_share
 from lab.testing.trial import Trial, directory_name
-from lab.testing.verdict import KernelFailed, Verdict
+from lab.testing.verdict import KernelFailed, Verdict, agreed
 from lab.watch.follow import Watch
 from lab.watch.policy import load_policy
 
@@ -89,7 +90,6 @@ class Bench:
 
     def trial(self, item: pytest.Item) -> Trial:
         """Everything that one test needs."""
-        patterns = [str(mark.args[0]) for mark in item.iter_markers("splat") if mark.args]
         return Trial(
             test=item.nodeid,
             directory=self.directory / "nodes" / directory_name(item.nodeid),
@@ -97,7 +97,7 @@ class Bench:
             watch=self.watch(),
             leases=self.leases,
             host=self.host,
-            expected=patterns,
+            expected=[pattern for pattern in _splats(item) if _flaw(pattern) is None],
             kernel_of=self.rig.kernel_of,
             holder=self.shared.holder if self.shared else None,
         )
@@ -230,6 +230,8 @@ def _phase(
     error: BaseException | None = None
     limit = trial.limit = _limit(item, trial)
     try:
+        if name == "setup":
+            _refuse_flaws(item)
         with limit:
             result = yield
     except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
@@ -244,6 +246,31 @@ def _phase(
         replay.shells(trial.machines)
     _raise(trial, verdict, error)
     return result
+
+
+def _splats(item: pytest.Item) -> list[str]:
+    """The patterns of a test's `splat` marks."""
+    return [str(mark.args[0]) for mark in item.iter_markers("splat") if mark.args]
+
+
+def _flaw(pattern: str) -> str | None:
+    """Why this is no regular expression; None where it is one."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return None
+
+
+def _refuse_flaws(item: pytest.Item) -> None:
+    for pattern in _splats(item):
+        flaw = _flaw(pattern)
+        if flaw is not None:
+            raise UserError(
+                f"the mark splat({pattern!r}) is no regular expression: {flaw}",
+                file=item.location[0],
+                line=item.stash[LINE],
+            )
 
 
 def _first_line(item: pytest.Item) -> int:
@@ -293,6 +320,7 @@ def pytest_runtest_makereport(
     if trial is None:
         return report
     item.stash[TIMES][call.when] = call.duration
+    trial.verdict = agreed(trial.verdict, report, call.excinfo)
     # Extra attributes of a report survive xdist as long as they are JSON.
     setattr(report, "lab_status", trial.verdict.status if report.failed else "")  # noqa: B010
     if call.when == "teardown":

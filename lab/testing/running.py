@@ -38,13 +38,13 @@ from lab.vm.snapshot import qemu_version
 #: Seconds that pytest has to end its machines after an interrupt.
 _GRACE = 30.0
 
-#: pytest's status when it found no test.
-_NOTHING = 5
+#: pytest's statuses: interrupted, an error of its own, no test found.
+_INTERRUPTED, _CRASHED, _NOTHING = 2, 3, 5
 
 #: pytest's own statuses that say something about the cell as a whole.
 _TROUBLE = {
-    2: (4, "pytest was interrupted"),
-    3: (4, "pytest failed in itself"),
+    _INTERRUPTED: (4, "pytest was interrupted"),
+    _CRASHED: (4, "pytest failed in itself"),
     4: (2, "pytest refused its arguments"),
     _NOTHING: (2, ""),
 }
@@ -168,7 +168,9 @@ def _judge(status: int, tests: tuple[TestResult, ...], *, shared: bool) -> tuple
         return 0, ""  # whether no test was meant at all is told by the cell before
     if status < 0:
         return 4, f"pytest was ended by signal {-status}"
-    if not tests or (status in (2, 3) and all(test.exit == 0 for test in tests)):
+    if status == _CRASHED and tests:
+        return 4, "pytest failed in itself; the tests after that were not run"
+    if not tests or (status == _INTERRUPTED and all(test.exit == 0 for test in tests)):
         return _TROUBLE.get(status, (4, f"pytest ended with {status} and left no results"))
     code = exit_status(tests)
     if status == 1 and all(test.exit == 0 for test in tests):

@@ -137,6 +137,30 @@ def judge(
     return _by_error(lost[0] if error is None and lost else error, seen, health, last=last)
 
 
+def agreed(
+    verdict: Verdict,
+    report: pytest.TestReport,
+    excinfo: pytest.ExceptionInfo[BaseException] | None,
+) -> Verdict:
+    """The verdict on a test, where pytest makes something else of a phase.
+
+    Marks such as `xfail` are pytest's, and what went wrong while the verdict was
+    sought is in its report alone.
+
+    Args:
+        verdict: what errors, kernels and machines came to.
+        report: pytest's, of the phase.
+        excinfo: what the phase raised.
+    """
+    if report.skipped and hasattr(report, "wasxfail") and verdict.status == "failed":
+        return Verdict(status="skipped", exit=0, message=f"failed as expected: {verdict.message}")
+    if not report.failed or verdict.exit:
+        return verdict
+    if excinfo is None:
+        return verdict.worse(_failed(report.longreprtext))
+    return verdict.worse(_infra(f"the lab could not judge the test: {excinfo.exconly()}"))
+
+
 def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last: bool) -> Verdict:
     match error:
         case None if last and seen.missing:

@@ -245,7 +245,7 @@ class Watch:
 
     def _excuse(self, event: Event, console: _Console) -> str | None:
         for noise in self.policy.noise:
-            if noise.covers(event.text, kernel=console.version, flavour=console.flavour):
+            if noise.covers(event, kernel=console.version, flavour=console.flavour):
                 return noise.reason
         return None
 
@@ -254,7 +254,7 @@ def objection(log: str, *, kernel: str, flavour: str, policy: Policy | None = No
     """Why a machine with this log must not be frozen, or None."""
     rules = policy or load_policy()
     for event in parse(log.splitlines(), policy=rules):
-        excused = any(n.covers(event.text, kernel=kernel, flavour=flavour) for n in rules.noise)
+        excused = any(n.covers(event, kernel=kernel, flavour=flavour) for n in rules.noise)
         if event.severity != "note" and not excused:
             return f"{event.kind}: {event.title}"
     return None

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lab.errors import UserError
+from lab.watch.event import Event
 
 SHIPPED = Path(__file__).parent.parent / "kernel" / "configs" / "splats.yaml"
 
@@ -41,22 +42,27 @@ class Rule(BaseModel):
 
 
 class Noise(BaseModel):
-    """A report that nobody fails for, with the reason."""
+    """A report that nobody fails for, with the reason.
+
+    Its first line is looked at. The rest, where lines of others may stand, too,
+    only if `whole`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     match: Pattern
     reason: str
+    whole: bool = False
     kernels: tuple[str, ...] = ()
     flavours: tuple[str, ...] = ()
 
-    def covers(self, text: str, *, kernel: str, flavour: str) -> bool:
+    def covers(self, event: Event, *, kernel: str, flavour: str) -> bool:
         """True where this exception holds for a report of that kernel and flavour."""
         if self.kernels and not any(_same_line(kernel, line) for line in self.kernels):
             return False
         if self.flavours and flavour not in self.flavours:
             return False
-        return self.match.search(text) is not None
+        return self.match.search(event.text if self.whole else event.title) is not None
 
 
 class Policy(BaseModel):

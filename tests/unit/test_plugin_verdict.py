@@ -6,7 +6,15 @@ from __future__ import annotations
 import pytest
 
 from lab.errors import HostError, InfraError, KernelError, UserError
-from lab.testing.verdict import Health, Sorted, TestOverLimit, judge, sort_out
+from lab.testing.verdict import (
+    PASSED,
+    Health,
+    Sorted,
+    TestOverLimit,
+    agreed,
+    judge,
+    sort_out,
+)
 from lab.vm.errors import (
     CommandFailed,
     ConsoleFlooded,
@@ -59,6 +67,51 @@ def status(error: BaseException | None, seen: Sorted = NOTHING, health: Health =
 def test_errors(error: BaseException | None, expected: str, code: int) -> None:
     verdict = judge(error, NOTHING, WELL)
     assert (verdict.status, verdict.exit) == (expected, code)
+
+
+def report(outcome: str, **more: str) -> pytest.TestReport:
+    made = pytest.TestReport(
+        nodeid="t", location=("t.py", 0, "t"), keywords={}, when="call", longrepr="[XPASS(strict)]",
+        outcome=outcome,  # type: ignore[arg-type]
+    )  # fmt: skip
+    vars(made).update(more)
+    return made
+
+
+def raised(error: Exception) -> pytest.ExceptionInfo[Exception]:
+    with pytest.raises(type(error)) as info:
+        raise error
+    return info
+
+
+FAILED = judge(AssertionError("no"), NOTHING, WELL)
+
+
+def test_a_failure_that_was_expected_is_none() -> None:
+    verdict = agreed(FAILED, report("skipped", wasxfail="known"), raised(AssertionError("no")))
+    assert (verdict.status, verdict.exit) == ("skipped", 0)
+    assert verdict.message == "failed as expected: AssertionError: no"
+
+
+def test_a_kernels_failure_is_never_an_expected_one() -> None:
+    splat = judge(None, sort_out([sighting("BUG: x")], ()), WELL)
+    assert agreed(splat, report("skipped", wasxfail="known"), raised(AssertionError("no"))) == splat
+
+
+def test_success_where_a_strict_mark_expects_failure() -> None:
+    verdict = agreed(PASSED, report("failed"), None)
+    assert (verdict.status, verdict.exit, verdict.message) == ("failed", 1, "[XPASS(strict)]")
+
+
+def test_what_could_not_be_judged_has_not_passed() -> None:
+    verdict = agreed(PASSED, report("failed"), raised(OSError(28, "No space left on device")))
+    assert (verdict.status, verdict.exit) == ("infra", 4)
+    assert "could not judge the test: OSError: [Errno 28] No space left" in verdict.message
+
+
+def test_reports_of_the_same_opinion_change_nothing() -> None:
+    assert agreed(PASSED, report("passed"), None) == PASSED
+    assert agreed(FAILED, report("failed"), raised(AssertionError("no"))) == FAILED
 
 
 def test_a_splat_makes_a_passed_test_the_kernels_failure() -> None:

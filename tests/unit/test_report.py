@@ -36,14 +36,14 @@ SPLAT = Splat(
 )
 
 
-def report(tmp_path: Path) -> str:
+def report(tmp_path: Path, *, logs: str = "nodes/bad/alice") -> str:
     tests = (
         TestResult(id="tests/e2e/a/test_a.py::test_good", status="passed", exit=0, duration=1),
         TestResult(
             id="tests/e2e/b/test_b.py::test_bad", status="kernel", exit=1, duration=2,
             message="alice: <boom>", splats=(SPLAT,),
             marks=(Mark(when=0, what="setup"), Mark(when=0.1, node="alice", what="ready")),
-            nodes=(Node(name="alice", directory="nodes/bad/alice"),),
+            nodes=(Node(name="alice", directory=logs),),
             bundle="cells/c/bundles/bad",
             topology={"nodes": ["alice", "bob"],
                       "links": [{"name": "wire", "nodes": ["alice", "bob"]}]},
@@ -93,6 +93,14 @@ def test_links_lead_to_files_beside_it(tmp_path: Path) -> None:
     assert "cells/c/nodes/bad/alice-wire-1.pcap" in links
     assert "cells/c/bundles/bad/stacks.txt" in links
     assert all((tmp_path / link).exists() for link in links)
+
+
+def test_a_machine_may_have_its_logs_anywhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "console.log").write_text("said there")
+    text = report(tmp_path / "run", logs=str(elsewhere))
+    assert f'href="{(elsewhere / "console.log").as_uri()}"' in text
 
 
 def test_can_be_filtered_by_status_and_subsystem(tmp_path: Path) -> None:

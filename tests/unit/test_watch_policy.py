@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import UserError
+from lab.watch.event import Event
 from lab.watch.policy import load_policy
 
 
@@ -48,7 +49,21 @@ def test_noise_holds_for_its_kernels_and_flavours_only(tmp_path: Path) -> None:
         "splats: []\nnoise: [{match: odd, reason: r, kernels: ['6.1'], flavours: [debug]}]\n",
     )
     noise = load_policy(file).noise[0]
-    assert noise.covers("odd", kernel="6.1.192", flavour="debug")
-    assert not noise.covers("odd", kernel="6.12.3", flavour="debug")
-    assert not noise.covers("odd", kernel="6.1.192", flavour="default")
-    assert not noise.covers("even", kernel="6.1.192", flavour="debug")
+    assert noise.covers(event("odd"), kernel="6.1.192", flavour="debug")
+    assert not noise.covers(event("odd"), kernel="6.12.3", flavour="debug")
+    assert not noise.covers(event("odd"), kernel="6.1.192", flavour="default")
+    assert not noise.covers(event("even"), kernel="6.1.192", flavour="debug")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_line_that_fell_into_a_report_excuses_it_only_if_all_of_it_counts(
+    tmp_path: Path, whole: bool
+) -> None:
+    given = f"splats: []\nnoise: [{{match: odd, reason: r, whole: {str(whole).lower()}}}]\n"
+    noise = load_policy(write(tmp_path, given)).noise[0]
+    assert noise.covers(event("BUG: KASAN", "odd"), kernel="6.12.3", flavour="debug") == whole
+
+
+def event(title: str, *more: str) -> Event:
+    return Event(kind="bug", severity="splat", title=title, lines=(title, *more), stack=(),
+                 fingerprint="0", line=1, time=0.0)  # fmt: skip

@@ -96,6 +96,22 @@ def test_endless_loop():
     while True:
         pass
 
+@pytest.mark.xfail(reason="known")
+def test_fails_as_expected():
+    assert 0
+
+@pytest.mark.xfail(reason="known")
+def test_splat_where_failure_is_expected(machine):
+    machine.succeed("echo '<4>BUG: scheduling while atomic: me/1/0x2' > /dev/kmsg", "false")
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_good_where_failure_is_expected():
+    pass
+
+@pytest.mark.splat("(no pattern")
+def test_mark_that_is_wrong(machine):
+    machine.succeed("echo '<4>BUG: scheduling while atomic: me/1/0x2' > /dev/kmsg")
+
 def test_user_space_says_bug(machine):
     machine.succeed("echo 'BUG: KASAN: not the kernel' > /dev/console")
 
@@ -123,6 +139,10 @@ EXPECTED = {
     "test_error_in_teardown": "failed",
     "test_skipped_in_setup": "skipped",
     "test_endless_loop": "failed",
+    "test_fails_as_expected": "skipped",
+    "test_splat_where_failure_is_expected": "kernel",
+    "test_good_where_failure_is_expected": "failed",
+    "test_mark_that_is_wrong": "failed",
     "test_user_space_says_bug": "passed",
     "test_good_after_all": "passed",
 }
@@ -154,6 +174,9 @@ def test_every_way_to_fail_has_its_status(inner: Runner) -> None:
     late = run["test_splat_in_teardown"].splats[0]
     assert (late.kind, late.node, late.phase) == ("atomic-schedule", "machine", "teardown")
     assert run["test_command"].message.endswith("ended with status 3, expected success")
+    wrong = run["test_mark_that_is_wrong"]
+    assert wrong.exit == 2
+    assert re.match(r"test_inner\.py:\d+: the mark splat\('\(no pattern'\) is ", wrong.message)
 
 
 def test_blames_the_node_that_did_it(inner: Runner) -> None:
