@@ -15,7 +15,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +38,9 @@ PATIENCE = 7200.0
 #: Seconds of waiting before we say so: tests beside each other wait all the time.
 SILENCE = 30.0
 
+#: The holder of what was handed over: it waits for nothing, and only a person ends it.
+_KEPT = "kept"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -49,6 +52,11 @@ class Lease:
     memory: int
     cores: int
     granted: bool = False
+
+    @property
+    def holder(self) -> str:
+        """Whose it is: a test's, which gives all of its leases back together."""
+        return self.id.partition("/")[0]
 
 
 class Leases:
@@ -83,7 +91,8 @@ class Leases:
         wait for each other's would wait for ever.
 
         Errors:
-            HostError: the host cannot give that much, or did not in time.
+            HostError: the host cannot give that much, or did not in time; or all
+                who hold something wait, so that nobody will give anything back.
         """
         if memory > self.memory:
             raise HostError(
@@ -120,8 +129,8 @@ class Leases:
                 self._say(f"waiting for room for a machine of {lease.memory} MiB: {self._taken()}")
             time.sleep(_POLL)
 
-    def _taken(self) -> str:
-        held = self.held()
+    def _taken(self, leases: Sequence[Lease] | None = None) -> str:
+        held = self.held() if leases is None else [one for one in leases if one.granted]
         cores, memory = sum(one.cores for one in held), sum(one.memory for one in held)
         who = ", ".join(f"process {pid}" for pid in sorted({one.pid for one in held})) or "nobody"
         return (
@@ -135,7 +144,49 @@ class Leases:
             place = places.setdefault(lease.id, len(leases))
             fits = self._fits(leases, lease, before=leases[:place])
             leases[place:] = [replace(lease, granted=fits), *leases[place + 1 :]]
-            return fits
+            hopeless = None if fits else self._hopeless(leases, lease)
+            if hopeless:
+                # In the same breath, so that no other gives up for our sake.
+                del leases[place]
+        if hopeless:
+            raise hopeless
+        return fits
+
+    def _hopeless(self, leases: list[Lease], wanted: Lease) -> HostError | None:
+        """Why a lease will never be granted, if that can be told.
+
+        Who wants only cores goes on waiting: whoever waits for memory gives way.
+        """
+        mine = sum(one.memory for one in leases if one.granted and one.holder == wanted.holder)
+        if mine + wanted.memory > self.memory:
+            return HostError(
+                f"the machines of one test want {mine + wanted.memory} MiB together, "
+                f"the host gives {self.memory} MiB to machines",
+                right="ask for fewer machines or less memory, or free some",
+            )
+        if wanted.memory and self._is_deadlock(leases, wanted):
+            return HostError(
+                f"no room for a machine of {wanted.memory} MiB: all tests that have machines "
+                f"wait for more, {self._taken(leases)}",
+                right="run fewer tests at once (-n)",
+            )
+        return None
+
+    def _is_deadlock(self, leases: list[Lease], wanted: Lease) -> bool:
+        """Whether one holder waits for others that all wait as well.
+
+        A holder that has a place in the queue goes nowhere until it is granted, and
+        gives back nothing before its end.
+        """
+        holders = {one.holder for one in leases if one.granted} - {_KEPT}
+        waiting = {one.holder for one in leases if not one.granted}
+        if wanted.holder not in holders or len(holders) < 2 or not holders <= waiting:
+            return False
+        return not any(
+            self._fits(leases, one, before=leases[:place])
+            for place, one in enumerate(leases)
+            if not one.granted
+        )
 
     def give_back(self, lease: str) -> None:
         """End a lease; one that is not there any more is no error."""
@@ -143,10 +194,15 @@ class Leases:
             leases[:] = [known for known in leases if known.id != lease]
 
     def hand_over(self, lease: str, pid: int) -> None:
-        """Make a lease another process's, with which it ends: a machine's that stays."""
+        """Make a lease another process's, with which it ends: a machine's that stays.
+
+        It cannot be given back any more.
+        """
         with self._ledger() as leases:
             leases[:] = [
-                replace(known, pid=pid, born=_born(pid)) if known.id == lease else known
+                replace(known, id=f"{_KEPT}/{known.id}", pid=pid, born=_born(pid))
+                if known.id == lease
+                else known
                 for known in leases
             ]
 
@@ -162,8 +218,7 @@ class Leases:
         if not wanted.cores:
             return True
         busy = [lease for lease in held if lease.cores]
-        holder = wanted.id.partition("/")[0]
-        if any(lease.id.startswith(f"{holder}/") for lease in busy):
+        if any(lease.holder == wanted.holder for lease in busy):
             return True
         # First come, first served: who wants all cores would else wait for
         # ever on a host where there is always somebody with one.

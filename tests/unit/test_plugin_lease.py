@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,90 @@ def test_memory_is_never_overcommitted(tmp_path: Path) -> None:
 def test_more_than_the_host_has_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="wants 2000 MiB"):
         leases(tmp_path).take(holder="a", memory=2000, cores=1, timeout=60)
+
+
+def test_a_test_that_wants_more_than_the_host_has_in_all_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "a", memory=600)
+    with pytest.raises(HostError, match="want 1200 MiB together, the host gives 1000 MiB"):
+        ledger.take(holder="a", memory=600, cores=1, timeout=60)
+    assert [lease.memory for lease in ledger.held()] == [600]
+    take(ledger, "a", memory=400)
+
+
+@contextmanager
+def waiting(ledger: Leases, holder: str, memory: int, cores: int = 1) -> Iterator[list[str]]:
+    """Somebody waits for a lease within the block, and has it after it."""
+    had: list[str] = []
+    waiter = threading.Thread(
+        target=lambda: had.append(
+            ledger.take(holder=holder, memory=memory, cores=cores, timeout=20)
+        )
+    )
+    queue = ledger._path
+    there = queue.read_text().count(f'"{holder}/')
+    waiter.start()
+    deadline = time.monotonic() + 10
+    while queue.read_text().count(f'"{holder}/') == there:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    try:
+        yield had
+    finally:
+        waiter.join(timeout=25)
+    assert len(had) == 1
+
+
+@pytest.mark.parametrize("up", [0, 300], ids=["", "beside lab up"])
+def test_the_last_of_those_that_wait_for_each_other_gives_way(tmp_path: Path, up: int) -> None:
+    ledger = leases(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        if up:
+            ledger.hand_over(take(ledger, "up", memory=up, cores=0), other.pid)
+        first = take(ledger, "a", memory=400 - up // 2)
+        second = take(ledger, "b", memory=400 - up // 2, cores=0)
+        with waiting(Leases(ledger._path, memory=1000, cores=2), "a", 300):
+            began = time.monotonic()
+            with pytest.raises(HostError, match="all tests that have machines wait"):
+                ledger.take(holder="b", memory=300, cores=0, timeout=15)
+            assert time.monotonic() - began < 10
+            # The first still waits, and has room once the last has ended.
+            ledger.give_back(second)
+        ledger.give_back(first)
+        other.kill()
+
+
+def test_who_has_nothing_may_wait_for_those_that_wait(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    first, second = take(ledger, "a", memory=500), take(ledger, "b", memory=300, cores=0)
+    with waiting(leases(tmp_path), "a", 300):
+        with pytest.raises(HostError, match=r"within 0\.2 s"):
+            ledger.take(holder="c", memory=300, cores=0, timeout=0.2)
+        ledger.give_back(second)
+    ledger.give_back(first)
+
+
+def test_nobody_gives_way_where_somebody_still_works(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    small = take(ledger, "works", memory=100, cores=0)
+    take(ledger, "a", memory=400)
+    take(ledger, "b", memory=400, cores=0)
+    with waiting(leases(tmp_path), "a", 200):
+        with pytest.raises(HostError, match=r"within 0\.3 s"):
+            ledger.take(holder="b", memory=200, cores=0, timeout=0.3)
+        ledger.give_back(small)
+
+
+def test_who_waits_for_memory_gives_way_to_who_waits_for_cores(tmp_path: Path) -> None:
+    ledger = leases(tmp_path)
+    take(ledger, "shared", memory=500, cores=0)
+    cores = take(ledger, "other", memory=0, cores=2)
+    with waiting(leases(tmp_path), "shared", 0):
+        with pytest.raises(HostError, match="all tests that have machines wait"):
+            ledger.take(holder="other", memory=600, cores=0, timeout=15)
+        ledger.give_back(cores)
 
 
 def test_cores_are_for_other_tests_only(tmp_path: Path) -> None:
