@@ -98,7 +98,8 @@ def guarded(started: Started, work: Coroutine[Any, Any, None]) -> None:
 def boot(spec: MachineSpec, directory: Path, *, sockets: Path | None = None) -> Machine:
     """Boot a machine, wait for its first answer and prepare it.
 
-    With `gdb` it starts stopped, so nothing is waited for.
+    With `gdb` it starts stopped: only what prepares it is waited for, until a person
+    has let it go on, which the spec's patience must allow for.
 
     Raises:
         HostError: the host refused QEMU memory.
@@ -109,12 +110,11 @@ def boot(spec: MachineSpec, directory: Path, *, sockets: Path | None = None) -> 
     started = assemble(spec, directory, sockets=sockets)
     guarded(started, started.start() if spec.gdb else awake(started, spec))
     machine = started.machine(spec)
-    if spec.gdb is None:
-        try:
-            prepare(machine)
-        except BaseException:
-            machine.stop()
-            raise
+    try:
+        prepare(machine)
+    except BaseException:
+        machine.stop()
+        raise
     return machine
 
 
