@@ -345,11 +345,11 @@ class Executor:
             request.answer.set_result((kind, said))
 
     def _lose_all(self) -> None:
-        """Another executor has taken the place of one that was killed."""
+        """Another executor has taken the place of one that ended."""
         for request in self._requests.values():
             if not request.answer.done():
                 request.answer.set_exception(
-                    GuestSilent(f"{self.node}: the guest's executor was killed while a command ran")
+                    GuestSilent(f"{self.node}: the guest's executor ended while a command ran")
                 )
 
 

@@ -405,3 +405,19 @@ def test_words_in_pieces_are_put_together(guest: subprocess.Popen[bytes], tmp_pa
     told = loop.call(work())
     assert sorted(told) == [(2, 7, b"on\n"), (4, 7, b"0"), (6, 8, b""), (6, 8, b"")]
     assert guest.wait(5) == 0
+
+
+def test_what_cannot_be_a_frame_ends_it_as_a_failure(
+    guest: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """So that init starts another one, as it does not for a host that has hung up."""
+
+    async def work() -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "port"))
+        writer.write(executors._HEAD.pack(2, 7, 1 << 31))
+        said = await reader.read()
+        writer.close()
+        return said
+
+    assert loop.call(work()) == b""
+    assert guest.wait(5) == 1

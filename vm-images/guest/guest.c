@@ -454,8 +454,12 @@ static int init(void)
 			usleep(100 * 1000);
 			agent = start_agent();
 		}
-		if (gone > 0 && gone == worker && WIFSIGNALED(status))
+		/* 0 is a host that has hung up. */
+		if (gone > 0 && gone == worker && status) {
+			if (!WIFSIGNALED(status))
+				usleep(100 * 1000);
 			worker = start_executor(true);
+		}
 		if (gone > 0 && gone == terminal) {
 			usleep(100 * 1000);
 			terminal = start_terminal(SHELL_ENDED);
