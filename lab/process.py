@@ -94,7 +94,7 @@ def run(
     argv: Sequence[str | Path],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     timeout: float | None = None,
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
@@ -105,7 +105,7 @@ def run(
 
     Args:
         argv: program and arguments; no shell.
-        env: variables on top of the lab's own environment.
+        env: variables on top of the lab's own environment; None takes one away.
         timeout: seconds until the group is ended.
         log: file that the output is appended to, both streams as they come.
         on_line: called with each line of either stream, without its newline.
@@ -218,9 +218,14 @@ class _HeldSignals:
 
 
 def _start(
-    argv: tuple[str, ...], *, cwd: Path | None, env: Mapping[str, str] | None, piped_input: bool
+    argv: tuple[str, ...],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str | None] | None,
+    piped_input: bool,
 ) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **(env or {})}
+    wanted = {**os.environ, **(env or {})}
+    environment = {name: value for name, value in wanted.items() if value is not None}
     # An ordinary user's PATH lacks the directories of depmod and mke2fs.
     environment["PATH"] = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     try:

@@ -24,6 +24,9 @@ STAMPS = {
 
 CACHE_SIZE = "10G"
 
+PASSED_ON = ("HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TERM", "TMPDIR", "USER")
+"""Variables of the caller's that make and compilers may see."""
+
 MAKE_LOCK = "make.lock"
 """Beside an object tree; held by every make in it."""
 
@@ -78,8 +81,8 @@ def variables(*, source: Path, output: Path, toolchain: Toolchain) -> dict[str, 
     }
 
 
-def environment(store: Store) -> Mapping[str, str]:
-    """The environment of every make and compiler.
+def environment(store: Store) -> Mapping[str, str | None]:
+    """The environment of every make of a kernel or its modules, for ``lab.process.run``.
 
     ccache's depend mode spares a preprocessor run for each miss; kbuild's
     -Wp,-MMD gives it the dependencies.  __TIME__ is not used in the kernel
@@ -89,17 +92,27 @@ def environment(store: Store) -> Mapping[str, str]:
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)  # gc goes by this
     return {
+        **strict(),
         # kbuild unexports LC_ALL; compilers' messages, and ccache's keys, go by the others.
         "LC_ALL": "C",
         "LANG": "C",
         "LC_CTYPE": "C",
         "LC_MESSAGES": "C",
-        "MAKEFLAGS": "",
         "CCACHE_DIR": str(cache),
         "CCACHE_MAXSIZE": CACHE_SIZE,
         "CCACHE_DEPEND": "1",
         "CCACHE_SLOPPINESS": "time_macros",
     }
+
+
+def strict() -> dict[str, str | None]:
+    """Takes away whatever else of the caller's environment could decide what comes out.
+
+    make takes each variable of the environment for one of its own: LLVM=1,
+    KCONFIG_CONFIG, HOSTCFLAGS or INSTALL_MOD_STRIP would make other bits under
+    the same key, and so would the compilers' CPATH.
+    """
+    return dict.fromkeys(os.environ.keys() - set(PASSED_ON))
 
 
 def processors() -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from lab.errors import KernelError
 from lab.kernel.artifact import Kernel
 from lab.kernel.compiler_errors import first_error
+from lab.kernel.make import strict
 from lab.process import ProgramFailed, run
 
 LUA_PATH = "usr/lib/modules/lua"
@@ -65,7 +66,7 @@ def _install_tools(tools: Path, tree: Path, *, log: Path) -> None:
     try:
         run(
             ["make", "-C", tools, "install", f"DESTDIR={tree}", "PREFIX=/usr"],
-            env={"LC_ALL": "C", "MAKEFLAGS": ""},
+            env={**strict(), "LC_ALL": "C"},
             log=log,
             timeout=600,
         )

@@ -112,6 +112,22 @@ def test_two_stores_make_equal_kernels(tmp_path: Path) -> None:
     assert one.vmlinux.read_bytes() == two.vmlinux.read_bytes()
 
 
+def test_nothing_of_the_callers_environment_reaches_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    usual = Bench(tmp_path / "a").build()
+    monkeypatch.setenv("LLVM", "1")
+    monkeypatch.setenv("KCONFIG_CONFIG", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("KCPPFLAGS", "-DDRIVER_ANSWER=13 -Dstart_kernel=elsewhere")
+    monkeypatch.setenv("MAKEFLAGS", "--dry-run")
+    odd = Bench(tmp_path / "b").build()
+    assert odd.key == usual.key
+    assert odd.vmlinux.read_bytes() == usual.vmlinux.read_bytes()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_the_first_compiler_error_is_shown(bench: Bench) -> None:
     bench.edit("drivers/driver.c", "return DRIVER_ANSWER", "return NOT_DEFINED")
     with pytest.raises(KernelError) as caught:

@@ -90,6 +90,12 @@ def test_environment_and_directory(tmp_path: Path) -> None:
     assert finished.stdout == f"{tmp_path}\nhi\n"
 
 
+def test_a_variable_can_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORD", "hi")
+    env = {"WORD": None, "OTHER": None, "THIRD": "3"}
+    assert run(["sh", "-c", "echo ${WORD-none} $THIRD"], env=env).stdout == "none 3\n"
+
+
 def test_undecodable_output() -> None:
     assert run(["printf", "\\377x"]).stdout == "\ufffdx"
 
