@@ -60,7 +60,11 @@ def test(  # noqa: PLR0917 - typer calls it by name
     ] = 1,
     turn: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Of what is chosen, the Nth kernel and flavour."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Of what is chosen, the Nth kernel and flavour; the usual pair has no turn.",
+        ),
     ] = None,
     shared: Annotated[
         bool, typer.Option(help="Under debug, also run all tests in one machine.")
@@ -94,7 +98,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     lab = manifest.read()
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     if turn is not None:
-        kernels, flavours = stages.turn(kernels, flavours, turn)
+        kernels, flavours = stages.turn(kernels, flavours, turn, usual=lab.default_kernel)
     way = Way(
         words=words,
         provider=_one_of("provider", provider, ("qemu", "vagrant")),

@@ -19,6 +19,8 @@ from lab.paths import expand
 from lab.store import Store
 from lab.testing.planning import Built
 
+USUAL_FLAVOUR = "default"
+
 USUAL_SUITE = "e2e"
 """What is run where neither the user nor the flavour names anything."""
 
@@ -84,11 +86,18 @@ def select(
 
 
 def turn(
-    kernels: tuple[str, ...], flavours: tuple[str, ...], number: int
+    kernels: tuple[str, ...], flavours: tuple[str, ...], number: int, *, usual: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """One kernel in one flavour, another for each number until all had their turn."""
-    kernel, flavour = divmod(number % (len(kernels) * len(flavours)), len(flavours))
-    return (kernels[kernel],), (flavours[flavour],)
+    """One kernel in one flavour, another for each number until all had their turn.
+
+    Args:
+        usual: the kernel that is tested where nobody names one; in its usual
+            flavour it has no turn, unless nothing else was chosen.
+    """
+    pairs = [(kernel, flavour) for kernel in kernels for flavour in flavours]
+    others = [pair for pair in pairs if pair != (usual, USUAL_FLAVOUR)] or pairs
+    kernel, flavour = others[number % len(others)]
+    return (kernel,), (flavour,)
 
 
 def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str]) -> None:
