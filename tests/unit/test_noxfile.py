@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The sessions of noxfile.py hand the right statuses to ./run; nox is played."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+NOXFILE = Path(__file__).resolve().parents[2] / "noxfile.py"
+
+
+class CommandFailed(Exception):
+    """Plays nox's."""
+
+
+@dataclass
+class Session:
+    """Plays nox's: remembers what was run, and where pip is concerned may fail."""
+
+    location: Path
+    works: bool = True
+    posargs: tuple[str, ...] = ()
+    calls: list[tuple[tuple[str, ...], dict[str, str]]] = field(default_factory=list)
+
+    @property
+    def virtualenv(self) -> SimpleNamespace:
+        return SimpleNamespace(location=str(self.location))
+
+    def run(self, *argv: str, env: dict[str, str], **_: object) -> None:
+        self.calls.append((argv, env))
+        if "pip" in argv and not self.works:
+            raise CommandFailed
+
+
+@pytest.fixture
+def noxfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of noxfile.py, loaded as ./run has it loaded."""
+    nox, command = ModuleType("nox"), ModuleType("nox.command")
+
+    def session(function: Callable[..., None]) -> Callable[..., None]:
+        return function
+
+    nox.__dict__.update(session=session, options=SimpleNamespace(), Session=Session)
+    command.__dict__.update(CommandFailed=CommandFailed)
+    monkeypatch.setitem(sys.modules, "nox", nox)
+    monkeypatch.setitem(sys.modules, "nox.command", command)
+    monkeypatch.setenv("LAB_STATUS_FILE", str(tmp_path / "status"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "nox"))
+    return runpy.run_path(str(NOXFILE))
+
+
+def test_pip_without_a_network_is_the_hosts_lack(tmp_path: Path, noxfile: dict[str, Any]) -> None:
+    session = Session(tmp_path, works=False)
+    with pytest.raises(CommandFailed):
+        noxfile["prepare"](session)
+    assert (tmp_path / "status").read_text() == "3\n"
+    session.works = True
+    noxfile["prepare"](session)  # what was half installed is not taken for whole
+    assert len(session.calls) == 2
+
+
+def test_what_is_installed_is_left_alone(tmp_path: Path, noxfile: dict[str, Any]) -> None:
+    session = Session(tmp_path)
+    noxfile["prepare"](session)
+    noxfile["prepare"](session)
+    assert len(session.calls) == 1
+    assert not (tmp_path / "status").exists()
+
+
+def test_mutations_tell_their_status(tmp_path: Path, noxfile: dict[str, Any]) -> None:
+    session = Session(tmp_path)
+    noxfile["mutate"](session)
+    argv, env = session.calls[-1]
+    assert argv[1:] == ("-m", "lab.testing.mutate")
+    assert env["LAB_STATUS_FILE"] == str(tmp_path / "status")
