@@ -74,11 +74,16 @@ class Difference:
 
 
 def differences(first: Filters, second: Filters, *, digits: int = 4) -> list[Difference]:
-    """Figures whose first digits differ between two runs of one bench."""
+    """Figures that are not the same to so many digits in two runs of one bench.
+
+    Figures of no more digits than that must be equal.  Longer ones may be less
+    than one unit of the last digit apart: 20009 and 20011 are alike, though
+    they stand on either side of a border.
+    """
     return [
         Difference(what, one, other)
         for (what, one), (_, other) in zip(_figures(first), _figures(second), strict=True)
-        if abs(one - other) * 10**digits > 5 * max(one, other)
+        if abs(one - other) >= 10 ** max(0, len(str(min(one, other))) - digits)
     ]
 
 

@@ -33,10 +33,13 @@ def test_totals_and_margins() -> None:
 
 
 def test_four_digits_are_the_same() -> None:
-    assert differences(filters(passed=20001), filters(passed=20009)) == []
-    assert differences(filters(), filters(passed=1502)) == [
-        Difference("rules, N = 1, passed", 1500, 1502)
-    ]
+    for alike in (20009, 20010, 19992):
+        assert differences(filters(passed=20001), filters(passed=alike)) == []
+    assert differences(filters(passed=3012), filters(passed=3012)) == []
+    for first, second in ((3012, 3013), (900, 901), (9999, 10000), (20001, 20011)):
+        assert differences(filters(passed=first), filters(passed=second)) == [
+            Difference("rules, N = 1, passed", first, second)
+        ]
     assert [one.what for one in differences(filters(), filters(none=1001))] == ["none"]
 
 
