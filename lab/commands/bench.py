@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.commands.options import Json, Kernel
+
+if TYPE_CHECKING:
+    from lab.perf.table import Filters
 
 TESTS = {"filter": "tests/bench/test_filter_cost.py"}
 
@@ -45,7 +48,7 @@ def bench(
         for number in range(runs):
             file = Path(directory) / f"{number}.json"
             _measure(TESTS[name], kernel, file)
-            found.append(table.Filters.model_validate_json(file.read_text(encoding="utf-8")))
+            found.append(_read(file))
     for other in found[1:]:
         if unlike := table.differences(found[0], other):
             one = unlike[0]
@@ -53,10 +56,26 @@ def bench(
                 f"{len(unlike)} figures are not the same twice, first of all "
                 f"{one.what}: {one.first} and {one.second}"
             )
-    made = table.markdown(found[0])
+    typer.echo(found[0].model_dump_json() if as_json else table.markdown(found[0]), nl=as_json)
     if write is not None:
-        table.write(write, name, made)
-    typer.echo(found[0].model_dump_json() if as_json else made, nl=as_json)
+        table.write(write, name, found[0])
+
+
+def _read(file: Path) -> Filters:
+    """What the bench's test has written.
+
+    Raises:
+        InfraError: nothing is there, though the run did not fail.
+    """
+    from lab.errors import InfraError
+    from lab.perf.table import Filters
+
+    try:
+        return Filters.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InfraError(
+            "the bench's test has passed and measured nothing", right="look at results/latest"
+        ) from None
 
 
 def _measure(test: str, kernel: str | None, file: Path) -> None:

@@ -95,18 +95,33 @@ def _figures(found: Filters) -> list[tuple[str, int]]:
     return figures
 
 
-def write(page: Path, bench: str, table: str) -> None:
+def write(page: Path, bench: str, found: Filters) -> None:
     """Put the table between its comments.
 
     Raises:
-        UserError: as ``place`` does.
+        UserError: as ``place`` does; or the table there has filters that were not
+            measured this time, which would go with it.
     """
-    before, after = place(page, bench)
-    page.write_text(before + table + after, encoding="utf-8")
+    before, there, after = place(page, bench)
+    made = markdown(found)
+    measured = _names(made)
+    if lost := [name for name in _names(there) if name not in measured]:
+        raise UserError(
+            f"not measured, but in the table: {', '.join(lost)}",
+            file=page,
+            right="measure a kernel that has them all, or take these rows out first",
+        )
+    page.write_text(before + made + after, encoding="utf-8")
 
 
-def place(page: Path, bench: str) -> tuple[str, str]:
-    """What stands before the table and after it, the comments included.
+def _names(table: str) -> list[str]:
+    """The first cell of each row."""
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    return rows[1:]
+
+
+def place(page: Path, bench: str) -> tuple[str, str, str]:
+    """What stands before the table, the table, and what follows; the comments are no part of it.
 
     Raises:
         UserError: the page cannot be read, or has no such comments.
@@ -119,11 +134,11 @@ def place(page: Path, bench: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise UserError("this is no page: it is not UTF-8 text", file=page) from None
     before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
+    there, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(
             "there is no place for the table",
             file=page,
             right=f"put {begin.strip()} and {end.strip()} where it shall stand, a line each",
         )
-    return before + begin, end + after
+    return before + begin, there, end + after

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.cli import run
-from lab.errors import UserError
+from lab.commands import bench
+from lab.errors import InfraError, UserError
 from lab.perf.table import Difference, Filters, Row, differences, markdown, write
 
 
@@ -43,19 +44,40 @@ def test_four_digits_are_the_same() -> None:
     assert [one.what for one in differences(filters(), filters(none=1001))] == ["none"]
 
 
+BEGIN, END = "<!-- lab bench filter: begin -->\n", "<!-- lab bench filter: end -->\n"
+
+
 def test_only_what_is_between_the_comments_is_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    begin, end = "<!-- lab bench filter: begin -->\n", "<!-- lab bench filter: end -->\n"
-    page.write_text(f"before\n{begin}old\n{end}after\n")
-    write(page, "filter", "new\n")
-    assert page.read_text() == f"before\n{begin}new\n{end}after\n"
+    page.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    write(page, "filter", filters())
+    assert page.read_text() == f"before\n{BEGIN}{markdown(filters())}{END}after\n"
+
+
+def test_table_with_fewer_filters_replaces_none(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}{END}")
+    more = Row(filter="XDPLua, native", sources=1, dropped=900, passed=1500)
+    whole = filters().model_copy(update={"rows": (*filters().rows[:1], more)})
+    write(page, "filter", whole)
+    with pytest.raises(UserError, match="not measured, but in the table: XDPLua, native"):
+        write(page, "filter", filters())
+    assert page.read_text() == f"{BEGIN}{markdown(whole)}{END}"
 
 
 def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
     with pytest.raises(UserError, match="no place for the table"):
-        write(page, "filter", "new\n")
+        write(page, "filter", filters())
+
+
+def test_bench_that_measured_nothing_is_the_labs_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "_measure", lambda *_: None)
+    assert run(["bench", "filter"]) == InfraError.exit_status
+    assert "measured nothing" in capsys.readouterr().err
 
 
 def test_a_page_that_is_not_there_is_told_before_anything_is_measured(
