@@ -14,13 +14,14 @@ import pytest
 from lab.net import topology
 from lab.net.network import Network
 from lab.testing import replay
+from lab.testing.bpf import Compiler, types_of
 from lab.testing.rig import Rig, shaped
 from lab.testing.shared import may_share
 from lab.testing.trial import Trial
 from lab.vm.machine import Machine
 from lab.vm.spec import MachineSpec
 
-__all__ = ["amount", "kernel", "machine", "machines", "net", "start", "trial"]
+__all__ = ["amount", "bpf", "kernel", "machine", "machines", "net", "start", "trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,18 @@ def kernel(request: pytest.FixtureRequest, trial: Trial) -> KernelInfo:  # noqa:
         config=rig.kernel.config,
         patience=rig.patience,
     )
+
+
+@pytest.fixture
+def bpf(request: pytest.FixtureRequest, trial: Trial, tmp_path: Path) -> Compiler:  # noqa: ARG001
+    """bpf(Path("filter.bpf.c"), "-DTWICE"): a BPF program for the kernel under test, compiled.
+
+    Its types are those of the kernel's BTF: ``#include "vmlinux.h"``.
+    """
+    from lab.testing.plugin import BENCH
+
+    rig = request.config.stash[BENCH].rig
+    return Compiler(types=types_of(rig.kernel, rig.store), directory=tmp_path)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -133,9 +133,9 @@ return receive("c0", best)
 class Bench:
     """One machine, one filter after the other."""
 
-    def __init__(self, machine: Machine, directory: Path) -> None:
+    def __init__(self, machine: Machine, bpf: Compiler) -> None:
         self.machine = machine
-        self.directory = directory
+        self.bpf = bpf
         machine.succeed(WIRE, "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf")
         machine.module("lunatik_benchhook")
 
@@ -206,7 +206,7 @@ class Bench:
     @contextmanager
     def program(self, file: str, name: str, *, mode: str = "xdpdrv") -> Iterator[str]:
         where = f"/sys/fs/bpf/{file}"
-        self.machine.copy_to(compiled(HERE / f"{file}.bpf.c", self.directory), f"/tmp/{file}.o")
+        self.machine.copy_to(self.bpf(HERE / f"{file}.bpf.c"), f"/tmp/{file}.o")
         self.machine.succeed(
             f"mkdir {where}; bpftool prog loadall /tmp/{file}.o {where}/progs pinmaps {where}",
             f"bpftool net attach {mode} pinned {where}/progs/{name} dev r0",
@@ -271,8 +271,8 @@ def dropped(way: str, number: int) -> list[str]:
 
 @pytest.mark.machine(**EXACT)
 @pytest.mark.limit(1200)
-def test_drop_sources(machine: Machine, kernel: KernelInfo, tmp_path: Path) -> None:
-    bench = Bench(machine, tmp_path)
+def test_drop_sources(machine: Machine, kernel: KernelInfo, bpf: Compiler) -> None:
+    bench = Bench(machine, bpf)
     bench.cost(*OTHERS)
     none = bench.cost(*OTHERS)
     rows = []

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the programs of these tests use of libbpf's headers, which a host need
- * not have: sections, maps as types, helpers by their number in linux/bpf.h.
+ * Types are those of the kernel under test: vmlinux.h is made of its BTF, with
+ * fields where they are in this very kernel, so that none need be relocated.
+ * The rest is what programs use of libbpf's headers, which a host need not have:
+ * sections, maps as types, helpers by their number in linux/bpf.h.
  */
 #ifndef TEST_BPF_H
 #define TEST_BPF_H
 
-#include <linux/bpf.h>
+#define BPF_NO_PRESERVE_ACCESS_INDEX
+#define BPF_NO_KFUNC_PROTOTYPES
+#include "vmlinux.h"
+
+/* An enumerator of 64 bits, which the BTF of older kernels has cut to 32. */
+#define BPF_F_CURRENT_CPU	0xffffffffULL
 
 #define SECTION(name)	__attribute__((section(name), used))
 #define LICENSE		char _license[] SECTION("license") = "GPL"

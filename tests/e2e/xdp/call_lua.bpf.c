@@ -3,15 +3,14 @@
  * Asks the Lua script "verdict" what to do with each packet, tells it the
  * packet's length, and passes what has no script.
  */
-#include <linux/bpf.h>
+#include "bpf.h"
+
+LICENSE;
 
 extern int bpf_luaxdp_run(char *key, unsigned long key__sz, struct xdp_md *xdp_ctx,
-			  void *arg, unsigned long arg__sz)
-	__attribute__((section(".ksyms")));
+			  void *arg, unsigned long arg__sz) SECTION(".ksyms");
 
-char _license[] __attribute__((section("license"), used)) = "GPL";
-
-__attribute__((section("xdp"), used)) int call_lua(struct xdp_md *ctx)
+SECTION("xdp") int call_lua(struct xdp_md *ctx)
 {
 	char key[] = "verdict";
 	__u32 argument[2] = { ctx->data_end - ctx->data, 0 };

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from orders import Pair
 from twins import WIRE, XDP
 
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -72,6 +71,6 @@ def router(node: Machine) -> Machine:
 
 
 @pytest.fixture
-def pairs(router: Machine, tmp_path: Path) -> list[Pair]:
+def pairs(router: Machine, bpf: Compiler) -> list[Pair]:
     """A program and its twin for each mode, with maps of their own, on one machine."""
-    return [Pair(router, tmp_path, mode) for mode in XDP]
+    return [Pair(router, bpf, mode) for mode in XDP]

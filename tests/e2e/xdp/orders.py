@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 from twins import HERE, MARK, ROUTER, attach, carry, detach, dump, load, packed, run, send
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
 
 TYPE = b"\x88\xb5"
@@ -42,9 +41,9 @@ def frame(number: int, order: Order, size: int = SMALL) -> bytes:
 class Pair:
     """The program and the script, each with maps of its own, on one wire."""
 
-    def __init__(self, machine: Machine, directory: Path, mode: str) -> None:
+    def __init__(self, machine: Machine, bpf: Compiler, mode: str) -> None:
         self.machine, self.mode = machine, mode
-        program = compiled(HERE / "twin.bpf.c", directory)
+        program = bpf(HERE / "twin.bpf.c")
         self.of = {who: load(machine, program, f"{who}-{mode}") for who in ("ebpf", "lua")}
         self.script = (HERE / "twin.lua").read_text().replace("MODE", mode)
 

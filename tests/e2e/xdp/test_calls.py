@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +11,7 @@ from meanwhile import BUSY, CAME, RESOLUTION, UNLIMITED, UNTIL_IT_CAME, meanwhil
 from orders import frame
 from twins import HERE, XDP, attach, carry, dump, load, packed, run, send
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -90,16 +89,16 @@ class Caller:
         ]
 
 
-def calling(machine: Machine, directory: Path, mode: str = "native") -> Caller:
+def calling(machine: Machine, bpf: Compiler, mode: str = "native") -> Caller:
     machine.module("lunatik_xdp")
-    where = load(machine, compiled(HERE / "calls.bpf.c", directory), "calls")
+    where = load(machine, bpf(HERE / "calls.bpf.c"), "calls")
     attach(machine, where, "calls", mode=mode)
     return Caller(machine, where)
 
 
 @pytest.fixture
-def caller(node: Machine, tmp_path: Path) -> Caller:
-    return calling(node, tmp_path)
+def caller(node: Machine, bpf: Compiler) -> Caller:
+    return calling(node, bpf)
 
 
 @two_cpus
@@ -115,14 +114,14 @@ def test_time_and_cpu_are_those_of_the_program(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("mode", XDP)
-def test_script_writes_into_the_packet(node: Machine, tmp_path: Path, mode: str) -> None:
+def test_script_writes_into_the_packet(node: Machine, bpf: Compiler, mode: str) -> None:
     # In native mode veth sends back to a device that has a program only.
-    other = load(node, compiled(HERE / "pass.bpf.c", tmp_path), "other")
+    other = load(node, bpf(HERE / "pass.bpf.c"), "other")
     node.succeed(
         "nsenter --net=/run/netns/client bpftool net attach xdpdrv"
         f" pinned {other}/progs/pass dev c0"
     )
-    caller = calling(node, tmp_path, mode)
+    caller = calling(node, bpf, mode)
     caller.run(
         """
         local size = #packet
@@ -194,10 +193,10 @@ wait"""
 
 @two_cpus
 def test_script_detached_meanwhile_is_not_called(
-    node: Machine, tmp_path: Path, kernel: KernelInfo
+    node: Machine, bpf: Compiler, kernel: KernelInfo
 ) -> None:
     # In native mode one CPU at a time has a queue.
-    caller = calling(node, tmp_path, "generic")
+    caller = calling(node, bpf, "generic")
     caller.machine.succeed(*UNLIMITED)
     busy = BUSY % (300_000_000 * kernel.patience)
     caller.run(f"""

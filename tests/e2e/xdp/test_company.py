@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from test_hook_point import SHOW
 from test_kfunc import PROGRAM
 from test_standalone import DROP_ICMP, script
 from twins import XDP, attach, detach, load, run
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.usefixtures("hooks"), pytest.mark.parametrize("mode", XDP)]
@@ -26,11 +24,11 @@ def shown(machine: Machine, namespace: str = "") -> str:
 
 @pytest.mark.parametrize("theirs", XDP)
 def test_program_and_script_keep_each_other_out(
-    node: Machine, tmp_path: Path, mode: str, theirs: str
+    node: Machine, bpf: Compiler, mode: str, theirs: str
 ) -> None:
     script(node, DROP_ICMP.format(mode=mode))
     node.module("lunatik_xdp")
-    where = load(node, compiled(PROGRAM, tmp_path), "program")
+    where = load(node, bpf(PROGRAM), "program")
     attach(node, where, "call_lua", mode=theirs)
     refused = node.execute("lunatik run filter softirq")
     assert refused.status == 1

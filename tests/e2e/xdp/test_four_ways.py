@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from filters import FILTERS, LUA, STANDALONE, tell_sources
 from traffic import BAD, Traffic, asked
 from twins import HERE, attach, carry, detach, load, packed, run
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.usefixtures("hooks"), pytest.mark.limit(180)]
@@ -49,8 +48,8 @@ end)
 class Filtered:
     """The router with one of the filters at a time, and what passes it."""
 
-    def __init__(self, machine: Machine, directory: Path, name: str) -> None:
-        self.machine, self.directory, self.name = machine, directory, name
+    def __init__(self, machine: Machine, bpf: Compiler, name: str) -> None:
+        self.machine, self.bpf, self.name = machine, bpf, name
 
     def by_iptables(self) -> list[bytes]:
         rules = [f"iptables-legacy -t raw -A PREROUTING -i r0 {r}" for r in RULES[self.name]]
@@ -83,7 +82,7 @@ class Filtered:
         return passed
 
     def loaded(self, file: str, mode: str) -> str:
-        program = compiled(HERE / f"{file}.bpf.c", self.directory)
+        program = self.bpf(HERE / f"{file}.bpf.c")
         return load(self.machine, program, f"{file}-{mode}")
 
 
@@ -110,11 +109,11 @@ def expected(name: str, frames: list[bytes]) -> int:
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_same_packets_pass(router: Machine, tmp_path: Path, name: str) -> None:
+def test_same_packets_pass(router: Machine, bpf: Compiler, name: str) -> None:
     count = asked("LAB_PACKETS", 500)
     frames = Traffic(seed=9).frames(count)
     router.copy_to(packed(frames), "/tmp/frames")
-    filtered = Filtered(router, tmp_path, name)
+    filtered = Filtered(router, bpf, name)
     everything = carry(router)
     assert len(everything) == count
     # In order only as far as one queue goes: compare what passed, not when.

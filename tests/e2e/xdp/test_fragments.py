@@ -8,14 +8,13 @@ so since Linux 6.9, and before that makes one piece of them.
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 from orders import BACK, LOAD, STORE, TAIL, Order, Pair, frame, same
 from scapy.utils import checksum
 from twins import HERE, XDP, carry, load, packed, run, send
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -51,13 +50,13 @@ def large(router: Machine) -> Machine:
 
 
 @pytest.fixture
-def heard(large: Machine, tmp_path: Path) -> Machine:
+def heard(large: Machine, bpf: Compiler) -> Machine:
     """One in which the client hears what is sent back.
 
     From native mode veth sends to a device that has a program of its own only
     (veth_xdp_flush); NAPI alone, as with GRO, leaves the frames in the ring.
     """
-    other = load(large, compiled(HERE / "twin.bpf.c", tmp_path), "other")
+    other = load(large, bpf(HERE / "twin.bpf.c"), "other")
     large.succeed(
         f"nsenter --net=/run/netns/client bpftool net attach xdpdrv pinned {other}/progs/let_in"
         " dev c0"
@@ -115,7 +114,7 @@ def stored(number: int, order: Order, size: int) -> tuple[int, bytes]:
 
 
 @modes
-def test_writing_goes_across_pieces(heard: Machine, tmp_path: Path, mode: str) -> None:
+def test_writing_goes_across_pieces(heard: Machine, bpf: Compiler, mode: str) -> None:
     """Each way that eight bytes can lie over a border; the last ones, and one past them."""
     draw = random.Random(31)
     offsets = [
@@ -125,7 +124,7 @@ def test_writing_goes_across_pieces(heard: Machine, tmp_path: Path, mode: str) -
     ]
     orders: list[Order] = [(STORE, at, BACK, draw.getrandbits(64)) for at in offsets]
     wanted = [stored(number, order, SIZE) for number, order in enumerate(orders)]
-    pair = Pair(heard, tmp_path, mode)
+    pair = Pair(heard, bpf, mode)
     for who in pair.of:
         outcomes, arrived = pair.sent_back(who, orders, SIZE)
         assert outcomes == [(status, 0) for status, _ in wanted], who
@@ -157,14 +156,14 @@ def lends_from_pools(kernel: KernelInfo) -> bool:
 @pytest.mark.parametrize("who", ["ebpf", "lua"])
 @pytest.mark.fresh
 def test_adjust_tail_on_a_packet_in_pieces(
-    heard: Machine, tmp_path: Path, kernel: KernelInfo, mode: str, who: str
+    heard: Machine, bpf: Compiler, kernel: KernelInfo, mode: str, who: str
 ) -> None:
     if who == "ebpf" and lends_from_pools(kernel) and kernel.has("DEBUG_VM"):
         pytest.skip("this kernel tells of what a program does there: see below")
     third, two = LONG - SECOND, LONG - FIRST
     orders = tails(1, third - 1, third, third + 1, two - 1, two, two + 1, LONG - 60, LONG - 13)
     lengths, left = cut(orders, LONG)
-    outcomes, arrived = Pair(heard, tmp_path, mode).sent_back(who, orders, LONG)
+    outcomes, arrived = Pair(heard, bpf, mode).sent_back(who, orders, LONG)
     assert [status for status, _ in outcomes] == [0] * 8 + [-22]
     assert [value >> 32 for _, value in outcomes] == lengths
     assert [len(one) for one in arrived] == lengths
@@ -177,13 +176,13 @@ def test_adjust_tail_on_a_packet_in_pieces(
 @pytest.mark.amount(400, few=100)
 @pytest.mark.fresh
 def test_script_cuts_off_what_shares_a_page(
-    heard: Machine, tmp_path: Path, mode: str, amount: int
+    heard: Machine, bpf: Compiler, mode: str, amount: int
 ) -> None:
     third, two = SIZE - SECOND, SIZE - FIRST
     away = (1, third, third - 1, third + 1, third, two, two + 1, SIZE - 60)
     orders = tails(*(away[number % len(away)] for number in range(amount)))
     lengths, left = cut(orders, SIZE)
-    pair = Pair(heard, tmp_path, mode)
+    pair = Pair(heard, bpf, mode)
     outcomes, arrived = pair.sent_back("lua", orders, SIZE)
     assert [value >> 32 for status, value in outcomes if not status] == lengths
     assert arrived == left
@@ -205,11 +204,11 @@ end, {{dev = "c0", mode = "native", fallback = "closed"}})
 # Of what veth has sent back the first pages are no pool's any more, unlike one
 # that the third piece shares; and each piece is held as pages of no pool are.
 @pytest.mark.fresh
-def test_pieces_that_were_sent_back_are_cut_off(large: Machine, tmp_path: Path) -> None:
+def test_pieces_that_were_sent_back_are_cut_off(large: Machine, bpf: Compiler) -> None:
     large.copy_to(CUTTER.encode(), "/lib/modules/lua/cutter.lua")
     large.succeed("ip netns exec client lunatik run cutter softirq")
     orders: list[Order] = [(STORE, 100, BACK, number) for number in range(200)]
-    outcomes, arrived = Pair(large, tmp_path, "native").sent_back("ebpf", orders, SIZE)
+    outcomes, arrived = Pair(large, bpf, "native").sent_back("ebpf", orders, SIZE)
     assert outcomes == [(0, 0)] * len(orders)
     assert arrived == [
         stored(number, order, SIZE)[1][:SECOND] for number, order in enumerate(orders)
@@ -244,12 +243,12 @@ def test_pieces_go_back_to_their_pool(pairs: list[Pair], kernel: KernelInfo) -> 
 @pytest.mark.splat("Bad page state")
 @pytest.mark.fresh
 def test_program_frees_a_page_that_is_its_pools(
-    large: Machine, tmp_path: Path, kernel: KernelInfo
+    large: Machine, bpf: Compiler, kernel: KernelInfo
 ) -> None:
     """The kernel's own fault, without any Lua."""
     if not lends_from_pools(kernel) or not kernel.has("DEBUG_VM"):
         pytest.skip("this kernel does nothing wrong, or does not tell")
-    pair = Pair(large, tmp_path, "generic")
+    pair = Pair(large, bpf, "generic")
     frames = [frame(number, order, LONG) for number, order in enumerate(tails(3000, flags=0))]
     large.copy_to(packed(frames), "/tmp/frames")
     pair.begin("ebpf")

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 from filters import FILTERS, LUA, STANDALONE, tell_sources
 from traffic import hostile
 from twins import HERE, XDP, attach, carry, detach, load, packed, run
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
 
 
@@ -19,12 +18,12 @@ from lab.vm.machine import Machine
 @pytest.mark.slow
 @pytest.mark.limit(400)
 @pytest.mark.amount(10_000, few=500)
-def test_hostile_packets_are_judged_alike(router: Machine, tmp_path: Path, amount: int) -> None:
+def test_hostile_packets_are_judged_alike(router: Machine, bpf: Compiler, amount: int) -> None:
     router.copy_to(packed(hostile(amount, seed=30)), "/tmp/frames")
     # What passes is sent back to where it came from, before anybody looks at it.
     back = ("client", "c0")
 
-    program = compiled(HERE / "filters.bpf.c", tmp_path, "-DSEND_BACK")
+    program = bpf(HERE / "filters.bpf.c", "-DSEND_BACK")
     lua = LUA.replace("action.PASS", "action.TX")
 
     other = load(router, program, "other")

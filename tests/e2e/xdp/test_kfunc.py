@@ -9,7 +9,7 @@ import pytest
 from forgets import FORGETS
 from twins import MOUNT_BPFFS
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -30,9 +30,9 @@ end)
 
 
 @pytest.fixture
-def asking(node: Machine, tmp_path: Path) -> Machine:
+def asking(node: Machine, bpf: Compiler) -> Machine:
     """A machine whose r0 runs the program."""
-    node.copy_to(compiled(PROGRAM, tmp_path), "/tmp/call_lua.bpf.o")
+    node.copy_to(bpf(PROGRAM), "/tmp/call_lua.bpf.o")
     node.module("lunatik_xdp")
     node.succeed(
         MOUNT_BPFFS,
@@ -82,9 +82,9 @@ def test_what_is_detached_is_forgotten(node: Machine) -> None:
 
 @pytest.mark.parametrize("what", ["KEY", "ARGUMENT"])
 def test_what_was_not_found_is_no_key_and_no_argument(
-    node: Machine, tmp_path: Path, what: str
+    node: Machine, bpf: Compiler, what: str
 ) -> None:
-    node.copy_to(compiled(UNCHECKED, tmp_path, f"-D{what}"), "/tmp/unchecked.bpf.o")
+    node.copy_to(bpf(UNCHECKED, f"-D{what}"), "/tmp/unchecked.bpf.o")
     node.copy_to(
         b'require("xdp").attach(function(_, argument) return #argument > 0 and 2 or 1 end)',
         "/lib/modules/lua/verdict.lua",

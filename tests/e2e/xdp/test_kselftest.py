@@ -17,7 +17,7 @@ from lab import manifest, process
 from lab.kernel.kselftest import SELFTESTS
 from lab.kernel.recipe import make_recipe
 from lab.store import Store
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
@@ -52,12 +52,14 @@ def built(source: bytes, directory: Path) -> bytes:
 @pytest.mark.machine(cpus=1, memory=512)
 @pytest.mark.slow
 @pytest.mark.limit(600)
-def test_selftest_of_the_patches(machine: Machine, kernel: KernelInfo, tmp_path: Path) -> None:
+def test_selftest_of_the_patches(
+    machine: Machine, kernel: KernelInfo, bpf: Compiler, tmp_path: Path
+) -> None:
     content = files(kernel)
     text = content[SCRIPT].decode()
     # The kernel's program differs from ours in name only.
     (program,) = re.findall(r'^BPF_OBJECT=\$\(dirname "\$0"\)/(\S+)$', text, re.MULTILINE)
-    content[program] = compiled(HERE / "pass.bpf.c", tmp_path).read_bytes()
+    content[program] = bpf(HERE / "pass.bpf.c").read_bytes()
     (link,) = re.findall(r'^LINK=\$\(dirname "\$0"\)/(\S+)$', text, re.MULTILINE)
     content[link] = built(content[f"{link}.c"], tmp_path)
     (listed,) = re.findall(r'^CASES="([^"]*)"$', text, re.MULTILINE)

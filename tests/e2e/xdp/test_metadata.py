@@ -6,13 +6,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 from orders import BEFORE, Order, Pair, frame, same, written_down
 from twins import HERE, load, packed, send
 
-from lab.testing.bpf import compiled
+from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
 
 pytestmark = [
@@ -100,11 +99,11 @@ def test_metadata_is_set_and_read_as_by_its_twin(pairs: list[Pair]) -> None:
 @pytest.mark.parametrize("reader", [behind, program_at_the_other_end, script_at_the_other_end])
 def test_metadata_goes_on_with_its_packet(
     router: Machine,
-    tmp_path: Path,
+    bpf: Compiler,
     reader: Callable[[Machine, str], AbstractContextManager[int]],
 ) -> None:
-    pair = Pair(router, tmp_path, "native")
-    where = load(router, compiled(HERE / "meta.bpf.c", tmp_path), "meta")
+    pair = Pair(router, bpf, "native")
+    where = load(router, bpf(HERE / "meta.bpf.c"), "meta")
     lengths = [0, 4, 8, 12, 24, 32]
     for turn, who in enumerate(pair.of, start=1):
         # What the other left there is not to be taken for it.

@@ -24,13 +24,14 @@ struct outcome {
 	__u64 value;
 };
 
+/* The kernel's enumerators are there too, HEAD and TIME among them. */
 enum {
-	ARRAY, HASH, LRU, QUEUE, STACK,
-	LOOKUP = 0, UPDATE = 8, DELETE = 16,		/* + ARRAY, HASH or LRU */
-	PUSH = 24, POP = 32, PEEK = 40,			/* + QUEUE or STACK */
-	REDIRECT = 48, RING, PERF, REDIRECT_TO, REDIRECT_HASH,
-	HEAD = 56, TAIL, META, CSUM, LOAD, STORE, CSUMS, FIB, BEFORE,
-	TIME = 65, CPU, RANDOM, IFINDEX, RX_QUEUE,
+	ON_ARRAY, ON_HASH, ON_LRU, ON_QUEUE, ON_STACK,
+	DO_LOOKUP = 0, DO_UPDATE = 8, DO_DELETE = 16,		/* + ARRAY, HASH or LRU */
+	DO_PUSH = 24, DO_POP = 32, DO_PEEK = 40,		/* + QUEUE or STACK */
+	DO_REDIRECT = 48, DO_RING, DO_PERF, DO_REDIRECT_TO, DO_REDIRECT_HASH,
+	DO_HEAD = 56, DO_TAIL, DO_META, DO_CSUM, DO_LOAD, DO_STORE, DO_CSUMS, DO_FIB, DO_BEFORE,
+	DO_TIME = 65, DO_CPU, DO_RANDOM, DO_IFINDEX, DO_RX_QUEUE,
 };
 
 #define TABLE(name, kind, room)						\
@@ -88,13 +89,13 @@ inlined void on_table(void *map, __u32 what, struct order *order, struct outcome
 {
 	__u64 *found;
 
-	if (what == LOOKUP) {
+	if (what == DO_LOOKUP) {
 		found = map_lookup(map, &order->key);
 		if (found)
 			outcome->value = *found;
 		else
 			outcome->status = -1;
-	} else if (what == UPDATE) {
+	} else if (what == DO_UPDATE) {
 		outcome->status = map_update(map, &order->key, &order->value, order->flags);
 	} else {
 		outcome->status = map_delete(map, &order->key);
@@ -103,9 +104,9 @@ inlined void on_table(void *map, __u32 what, struct order *order, struct outcome
 
 inlined void on_list(void *map, __u32 what, struct order *order, struct outcome *outcome)
 {
-	if (what == PUSH)
+	if (what == DO_PUSH)
 		outcome->status = map_push(map, &order->value, order->flags);
-	else if (what == POP)
+	else if (what == DO_POP)
 		outcome->status = map_pop(map, &outcome->value) ? -1 : 0;
 	else
 		outcome->status = map_peek(map, &outcome->value) ? -1 : 0;
@@ -197,98 +198,98 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 
 	delta = order.key;
 	switch (order.what) {
-	case LOOKUP + ARRAY: case UPDATE + ARRAY: case DELETE + ARRAY:
-		on_table(&t_array, order.what - ARRAY, &order, &outcome);
+	case DO_LOOKUP + ON_ARRAY: case DO_UPDATE + ON_ARRAY: case DO_DELETE + ON_ARRAY:
+		on_table(&t_array, order.what - ON_ARRAY, &order, &outcome);
 		break;
-	case LOOKUP + HASH: case UPDATE + HASH: case DELETE + HASH:
-		on_table(&t_hash, order.what - HASH, &order, &outcome);
+	case DO_LOOKUP + ON_HASH: case DO_UPDATE + ON_HASH: case DO_DELETE + ON_HASH:
+		on_table(&t_hash, order.what - ON_HASH, &order, &outcome);
 		break;
-	case LOOKUP + LRU: case UPDATE + LRU: case DELETE + LRU:
-		on_table(&t_lru, order.what - LRU, &order, &outcome);
+	case DO_LOOKUP + ON_LRU: case DO_UPDATE + ON_LRU: case DO_DELETE + ON_LRU:
+		on_table(&t_lru, order.what - ON_LRU, &order, &outcome);
 		break;
-	case PUSH + QUEUE: case POP + QUEUE: case PEEK + QUEUE:
-		on_list(&t_queue, order.what - QUEUE, &order, &outcome);
+	case DO_PUSH + ON_QUEUE: case DO_POP + ON_QUEUE: case DO_PEEK + ON_QUEUE:
+		on_list(&t_queue, order.what - ON_QUEUE, &order, &outcome);
 		break;
-	case PUSH + STACK: case POP + STACK: case PEEK + STACK:
-		on_list(&t_stack, order.what - STACK, &order, &outcome);
+	case DO_PUSH + ON_STACK: case DO_POP + ON_STACK: case DO_PEEK + ON_STACK:
+		on_list(&t_stack, order.what - ON_STACK, &order, &outcome);
 		break;
-	case REDIRECT:
+	case DO_REDIRECT:
 		action = redirect_map(&t_devices, order.key, order.flags);
 		outcome.status = action;
 		break;
-	case REDIRECT_HASH:
+	case DO_REDIRECT_HASH:
 		action = redirect_map(&t_hashed, order.key, order.flags);
 		outcome.status = action;
 		break;
-	case REDIRECT_TO:
+	case DO_REDIRECT_TO:
 		action = redirect(order.key, 0);
 		outcome.status = action;
 		break;
-	case RING:
+	case DO_RING:
 		outcome.status = ringbuf_output(&t_ring, &order, sizeof(order), 0);
 		break;
-	case PERF:
+	case DO_PERF:
 		outcome.status = perf_output(ctx, &t_perf,
 					     BPF_F_CURRENT_CPU | (__u64)order.flags << 32,
 					     &order, sizeof(order));
 		break;
-	case HEAD:
+	case DO_HEAD:
 		outcome.status = adjust_head(ctx, delta);
 		break;
-	case TAIL:
+	case DO_TAIL:
 		outcome.status = adjust_tail(ctx, delta);
 		break;
-	case META:
+	case DO_META:
 		outcome.status = adjust_meta(ctx, delta);
 		break;
-	case CSUM:
+	case DO_CSUM:
 		outcome.value = csum_diff((__be32 *)&order.key, 4, (__be32 *)&order.value, 8,
 					  order.flags);
 		break;
-	case LOAD:
+	case DO_LOAD:
 		bytes = 0;
 		outcome.status = load_bytes(ctx, order.key, &bytes, sizeof(bytes)) ? -22 : 0;
 		outcome.value = bytes;
 		break;
-	case STORE:
+	case DO_STORE:
 		outcome.status = store_bytes(ctx, order.key, &order.value, 8) ? -22 : 0;
 		break;
-	case CSUMS:
+	case DO_CSUMS:
 		outcome.value = sum_of(&order);
 		break;
-	case FIB:
+	case DO_FIB:
 		on_route(ctx, &order, &outcome);
 		break;
-	case BEFORE:
+	case DO_BEFORE:
 		on_metadata(ctx, &order, &outcome);
 		action = order.flags & 7;
 		break;
-	case TIME:
+	case DO_TIME:
 		outcome.value = ktime_ns();
 		break;
-	case CPU:
+	case DO_CPU:
 		outcome.value = this_cpu();
 		break;
-	case RANDOM:
+	case DO_RANDOM:
 		outcome.value = random_u32();
 		break;
-	case IFINDEX:
+	case DO_IFINDEX:
 		outcome.value = ctx->ingress_ifindex;
 		break;
-	case RX_QUEUE:
+	case DO_RX_QUEUE:
 		outcome.value = ctx->rx_queue_index;
 		break;
 	default:
 		return XDP_PASS;
 	}
 	/* What became of the packet: its length and its first bytes, if it had them. */
-	if (order.what >= HEAD && order.what <= META) {
+	if (order.what >= DO_HEAD && order.what <= DO_META) {
 		bytes = 0;
-		if (order.what != HEAD || delta >= 0)
+		if (order.what != DO_HEAD || delta >= 0)
 			load_bytes(ctx, 0, &bytes, sizeof(bytes));
 		outcome.value = packet_length(ctx) << 32 | bytes;
 	}
-	if ((order.what == TAIL || order.what == STORE) && order.flags)
+	if ((order.what == DO_TAIL || order.what == DO_STORE) && order.flags)
 		action = XDP_TX;
 	map_update(&t_outcomes, &order.number, &outcome, BPF_ANY);
 	return action;
