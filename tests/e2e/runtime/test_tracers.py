@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A tracer that watches returns does not stumble over errors, which jump over frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.vm.machine import Machine
+
+TRACING = "/sys/kernel/tracing"
+
+#: Errors from deep inside of C: the core's, a binding's, and a nested runtime's.
+ERRORS = """
+local data, rcu, device = require("data"), require("rcu"), require("device")
+local child = require("lunatik").runtime("child", "softirq")
+local failures = 0
+local function fails(...) if not pcall(...) then failures = failures + 1 end end
+for i = 1, 200 do
+    fails(data.new, -1)
+    fails(data.new(8).getint64, data.new(8), 1)
+    fails(rcu.table, 1 << 62)
+    fails(rcu.map, rcu.table(), 1)
+    fails(device.new, {name = ""})
+    fails(child.resume, child)
+end
+child:stop()
+return failures
+"""
+
+
+def functions(machine: Machine, pattern: str) -> int:
+    """How many functions that can be traced match."""
+    return int(machine.succeed(f"grep -c '{pattern}' {TRACING}/available_filter_functions || true"))
+
+
+def test_errors_under_the_function_graph_tracer(machine: Machine) -> None:
+    """Whoever opens a device, reads, writes or closes it is traced, and so is all of ours."""
+    machine.succeed(f"mountpoint -q {TRACING} || mount -t tracefs none {TRACING}")
+    if "function_graph" not in machine.succeed(f"cat {TRACING}/available_tracers"):
+        pytest.skip("the kernel has no function_graph tracer")
+    machine.copy_to(b"return function() error('no') end", "/lib/modules/lua/child.lua")
+    machine.succeed("modprobe -a lunatik_data lunatik_rcu lunatik_device")
+    machine.succeed(
+        f"cd {TRACING}; for one in vfs_open vfs_read vfs_write vfs_writev; do "
+        "echo $one >> set_ftrace_filter; done; "
+        "grep '\\[lunatik' available_filter_functions | cut -d' ' -f1 >> set_ftrace_filter; "
+        "echo function_graph > current_tracer"
+    )
+    try:
+        for _ in range(3):
+            assert machine.lua(ERRORS) == "1200"
+        assert "vfs_write" in machine.succeed(f"cat {TRACING}/trace")
+    finally:
+        machine.succeed(f"echo nop > {TRACING}/current_tracer; echo > {TRACING}/set_ftrace_filter")
+    assert functions(machine, "vfs_write") > 0
+    assert functions(machine, "\\[lunatik") == 0
