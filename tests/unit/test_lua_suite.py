@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e" / "lua_suite"))
 
-from luasuite import Plan, count, load_plans, prepare, respell, share_run
+from luasuite import Plan, count, counts_of, load_plans, prepare, respell, share_run
 from luatext import assertion_lines
 
 TEXT = """-- a comment: assert(no)
@@ -38,6 +38,16 @@ def test_assertions_in_comments_and_strings_are_none() -> None:
 def test_sites_are_counted_by_class() -> None:
     plan = Plan(cut={"float": (range(3, 4),), "c-stack": (range(5, 6),)})
     assert count(TEXT, plan) == Counter(run=2, float=1, **{"c-stack": 2})
+
+
+def test_nothing_of_a_whole_file_runs() -> None:
+    assert count(TEXT, Plan(whole="memory")) == Counter(memory=5)
+
+
+def test_what_no_test_would_run_does_not_count(support: Path) -> None:
+    (support / "new.lua").write_text("assert(true)\n")
+    with pytest.raises(ValueError, match=r"no plan for new\.lua"):
+        counts_of(support)
 
 
 def test_share_leaves_out_what_no_kernel_could_run() -> None:
@@ -68,10 +78,18 @@ def test_integers_are_respelled(line: str, integers: str) -> None:
     assert respell(line) == integers
 
 
-def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ('cut:\n      lazy: ["1-2"]', "lazy"),
+        ("whole: lazy", "lazy"),
+        ("whole: memory\n    softirq: true", "nothing of it runs"),
+    ],
+)
+def test_what_no_plan_has_is_refused(tmp_path: Path, plan: str, message: str) -> None:
     data = tmp_path / "cuts.yaml"
-    data.write_text('files:\n  a.lua:\n    cut:\n      lazy: ["1-2"]\n')
-    with pytest.raises(ValueError, match="lazy"):
+    data.write_text(f"files:\n  a.lua:\n    {plan}\n")
+    with pytest.raises(ValueError, match=message):
         load_plans(data)
 
 

@@ -39,6 +39,8 @@ _FUNCTION = re.compile(r"math\.(?:sin|cos)\b")
 class Plan:
     """What to do with one file of the suite."""
 
+    whole: str = ""
+    """The class by which nothing of it runs."""
     cut: Mapping[str, tuple[range, ...]] = field(default_factory=dict)
     """Lines left out, by class."""
     instead: Mapping[int, str] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Plan:
 
     def why_cut(self, line: int) -> str | None:
         """The class by which a line is cut, None if it is not."""
+        if self.whole:
+            return self.whole
         for name, ranges in self.cut.items():
             if any(line in lines for lines in ranges):
                 return name
@@ -67,12 +71,16 @@ def load_plans(path: Path = HERE / "cuts.yaml") -> dict[str, Plan]:
 
 
 def _plan(name: str, data: Mapping[str, object]) -> Plan:
-    unknown = set(data) - {"cut", "instead", "integers", "coroutine", "softirq"}
+    unknown = set(data) - {"whole", "cut", "instead", "integers", "coroutine", "softirq"}
+    whole = str(data.get("whole", ""))
     cut = data.get("cut", {})
-    if unknown or not isinstance(cut, dict) or set(cut) - set(CLASSES):
-        raise ValueError(f"{name}: no such key or class: {sorted(unknown) or sorted(cut)}")
+    if unknown or not isinstance(cut, dict) or {*cut, whole} - {*CLASSES, ""}:
+        raise ValueError(f"{name}: no such key or class: {sorted(unknown) or [*cut, whole]}")
+    if whole and len(data) > 1:
+        raise ValueError(f"{name}: nothing of it runs, so nothing else can be said of it")
     ranges = {key: tuple(map(_range, value)) for key, value in cut.items()}
     return Plan(
+        whole=whole,
         cut=ranges,
         instead=dict(data.get("instead", {})),  # type: ignore[call-overload]
         integers=tuple(data.get("integers", ())),  # type: ignore[arg-type]
@@ -163,11 +171,17 @@ def table(counts: Mapping[str, Counter[str]]) -> str:
 
 
 def counts_of(suite: Path) -> dict[str, Counter[str]]:
-    """What runs and what is cut, of each file of the suite."""
-    plans = load_plans()
+    """What runs and what is cut, of each file of the suite.
+
+    Errors: ValueError, if it has a file that neither has a plan nor is required
+    by those that have: nothing would run it.
+    """
+    plans = load_plans() | dict.fromkeys((f"{name}.lua" for name in SUPPORT), Plan())
+    files = sorted(suite.glob("*.lua"))
+    if strangers := [path.name for path in files if path.name not in plans]:
+        raise ValueError(f"no plan for {', '.join(strangers)}")
     return {
-        path.name: count(path.read_text(encoding="latin-1"), plans.get(path.name, Plan()))
-        for path in sorted(suite.glob("*.lua"))
+        path.name: count(path.read_text(encoding="latin-1"), plans[path.name]) for path in files
     }
 
 
