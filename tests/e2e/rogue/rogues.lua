@@ -82,6 +82,14 @@ local t = {}
 for i = 1, 2000 do t[i] = "a" .. i end
 load("global " .. table.concat(t, ",") .. " " .. ("a1=a1 "):rep(500))
 
+--- upvalues_looked_through: budget
+local t = {}
+for i = 1, 250 do t[i] = "a" .. i end
+local first, second = table.concat(t, ",", 1, 190), table.concat(t, ",", 191)
+assert(load("local " .. first .. " local function f() local " .. second .. " " ..
+	("return function() "):rep(6) .. table.concat(t, "=1 ") .. "=1 " ..
+	("x=x "):rep(4000) .. ("end "):rep(7)))
+
 --- print_flood: budget
 while true do print("x") end
 
