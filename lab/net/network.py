@@ -54,6 +54,11 @@ class Link:
         Raises:
             UserError: the link has no bridge node, or there is no such fault.
         """
+        if len(self.ends) > 2:
+            raise UserError(
+                f"the link `{self.name}` is a LAN and cannot be impaired",
+                right="give the node a wire of its own",
+            )
         if self._bridge is None:
             raise UserError(
                 f"the link `{self.name}` cannot be impaired",
@@ -96,16 +101,9 @@ class Network:
         self._switches: list[Switch] = []
         self._bridges: dict[str, list[Nic]] = {}
         self._captures = 0
-        cards = self._wire()
-        wanted = [
-            self._spec(specs(name), node, cards[name]) for name, node in topology.nodes.items()
-        ]
-        wanted += [
-            replace(specs(_bridge_name(link)), nics=tuple(nics))
-            for link, nics in self._bridges.items()
-        ]
+        # A switch runs from its making on, and the specs may be refused.
         try:
-            self.machines = self._start_all(wanted)
+            self.machines = self._start_all(self._specs(specs))
             self.links = {name: self._link(name, entry) for name, entry in topology.links.items()}
         except BaseException:
             self.stop()
@@ -128,8 +126,12 @@ class Network:
         return self.links[name]
 
     def address(self, node: str, *, link: str | None = None, version: int = 4) -> str:
-        """A node's address, on its first link or the one named."""
-        name = link or self.topology.cards(node)[0]
+        """A node's address, on its first link or the one named.
+
+        Raises:
+            UserError: there is no such node or link, or no such address.
+        """
+        name = self._link_of(node, link)
         for text in self.topology.links[name].ends[node]:
             interface = ipaddress.ip_interface(text)
             if interface.version == version:
@@ -137,16 +139,33 @@ class Network:
         raise UserError(f"`{node}` has no IPv{version} address on the link `{name}`")
 
     def capture(self, node: str, link: str | None = None) -> Capture:
-        """Capture a node's card, on its first link or the one named; see Capture."""
-        name = link or self.topology.cards(node)[0]
+        """Capture a node's card, on its first link or the one named; see Capture.
+
+        Raises:
+            UserError: there is no such node or link.
+        """
+        name = self._link_of(node, link)
         self._captures += 1
         self.directory.mkdir(parents=True, exist_ok=True)
-        end = self.link(name).ends[node]
+        end = self.links[name].ends[node]
         return Capture(
             machine=end.machine,
             card=end.card,
             file=self.directory / f"{node}-{name}-{self._captures}.pcap",
         )
+
+    def _link_of(self, node: str, link: str | None) -> str:
+        """The link of a node that is meant: its first where none is named."""
+        if node not in self.topology.nodes:
+            raise UserError(f"there is no node `{node}`", right=similar(node, self.topology.nodes))
+        cards = self.topology.cards(node)
+        if link is None and cards:
+            return cards[0]
+        if link is None:
+            raise UserError(f"`{node}` is on no link")
+        if link not in cards:
+            raise UserError(f"`{node}` is on no link `{link}`", right=similar(link, cards))
+        return link
 
     def stop(self) -> None:
         """End the switches; the machines belong to who started them."""
@@ -178,6 +197,17 @@ class Network:
         (left, inner_left), (right, inner_right) = _pair(), _pair()
         self._bridges[name] = [Nic(wire=inner_left), Nic(wire=inner_right)]
         return {ends[0]: left, ends[1]: right}
+
+    def _specs(self, specs: Specs) -> list[MachineSpec]:
+        cards = self._wire()
+        nodes = [
+            self._spec(specs(name), node, cards[name]) for name, node in self.topology.nodes.items()
+        ]
+        bridges = [
+            replace(specs(_bridge_name(link)), nics=tuple(nics))
+            for link, nics in self._bridges.items()
+        ]
+        return nodes + bridges
 
     @staticmethod
     def _spec(spec: MachineSpec, node: NodeEntry, cards: list[Nic]) -> MachineSpec:

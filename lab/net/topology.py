@@ -19,6 +19,7 @@ from lab.errors import UserError
 from lab.manifest import Entry, Names, first_error
 from lab.marked import load, similar
 from lab.net.impairment import Impairment
+from lab.vm.spec import NIC_STEPS
 
 READY_MADE = Path(__file__).with_name("topologies")
 
@@ -118,7 +119,7 @@ class Topology(Entry):
         }
 
     def check(self) -> None:
-        """See that links join nodes that there are, and routes are of one protocol.
+        """See that it can be made: links join nodes that there are, and the like.
 
         Raises:
             UserError: with the line.
@@ -130,6 +131,11 @@ class Topology(Entry):
                         f"the route to {prefix} has the gateway {gateway}",
                         "one of the same protocol",
                     )
+            if len(self.cards(name)) > NIC_STEPS[-1]:
+                raise self.where("nodes", name).error(
+                    f"the node `{name}` has {len(self.cards(name))} links",
+                    f"{NIC_STEPS[-1]} at most",
+                )
         for name, link in self.links.items():
             where = self.where("links", name)
             if len(link.ends) < 2:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from lab.errors import UserError
-from lab.net.network import Network, configuration, sysctl_file
+from lab.net.network import End, Link, Network, Start, configuration, sysctl_file
 from lab.net.topology import READY_MADE, Topology, read
 from lab.vm.machine import Body, Channel, Completed, Machine
 from lab.vm.spec import MachineSpec
@@ -144,6 +144,94 @@ def test_refused_with_the_line(tmp_path: Path, old: str, new: str, line: int, sa
         topology(tmp_path, GOOD.replace(old, new, 1))
     assert says in str(caught.value)
     assert caught.value.line == line
+
+
+def test_a_machine_has_so_many_cards_at_most(tmp_path: Path) -> None:
+    links = "".join(
+        f"  l{n}: {{ends: {{a: [10.0.{n}.1/24], b: [10.0.{n}.2/24]}}}}\n" for n in range(17)
+    )
+    text = f"nodes:\n  b: {{}}\n  a: {{}}\nlinks:\n{links}"
+    with pytest.raises(UserError, match="`b` has 17 links") as caught:
+        topology(tmp_path, text)
+    assert caught.value.line == 2
+    topology(tmp_path, text.replace("  l16:", "  # l16:"))
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Network:
+    """A router between two wires, and a node on no link; nothing is plugged in."""
+    plan = topology(
+        tmp_path,
+        """\
+nodes: {client: {}, router: {}, server: {}, alone: {}}
+links:
+  inside: {ends: {client: [10.0.0.2/24], router: [10.0.0.1/24]}}
+  outside: {ends: {server: [10.0.1.2/24], router: [10.0.1.1/24]}}
+""",
+    )
+    found = Network.__new__(Network)
+    found.topology = plan
+    found.links = {}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("node", "link", "says"),
+    [
+        ("typo", None, "there is no node `typo`"),
+        ("clint", None, "did you mean `client`"),
+        ("router", "insid", "did you mean `inside`"),
+        ("client", "outside", "`client` is on no link `outside`; did you mean `inside`"),
+        ("alone", None, "`alone` is on no link"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    network: Network, node: str, link: str | None, says: str
+) -> None:
+    for asked in (network.address, network.capture):
+        with pytest.raises(UserError) as caught:
+            asked(node, link=link)
+        assert says in str(caught.value)
+
+
+def test_addresses(network: Network) -> None:
+    assert network.address("router") == "10.0.0.1"
+    assert network.address("router", link="outside") == "10.0.1.1"
+    with pytest.raises(UserError, match="no IPv6 address"):
+        network.address("router", version=6)
+
+
+@pytest.mark.parametrize(
+    ("ends", "right"), [(2, "bridge: true"), (3, "a wire of its own")], ids=["wire", "lan"]
+)
+def test_what_cannot_be_impaired(ends: int, right: str) -> None:
+    nodes = {name: cast("End", None) for name in "abc"[:ends]}
+    with pytest.raises(UserError, match="cannot be impaired") as caught:
+        Link(name="l", ends=nodes, bridge=None).impair(loss="1%")
+    assert right in str(caught.value)
+
+
+def test_refused_specs_leave_no_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[object] = []
+
+    class Fake:
+        path = tmp_path
+
+        def __init__(self, *, ports: int) -> None:
+            assert ports > 1
+            runs.append(self)
+
+        def stop(self) -> None:
+            runs.remove(self)
+
+    def refuse(name: str) -> MachineSpec:
+        assert len(runs) == 1
+        raise UserError(f"no kernel for {name}")
+
+    monkeypatch.setattr("lab.net.network.Switch", Fake)
+    with pytest.raises(UserError, match="no kernel"):
+        Network(read("lan"), specs=refuse, start=cast("Start", None), directory=tmp_path)
+    assert runs == []
 
 
 def test_unknown_ready_made_names_those_there_are() -> None:
