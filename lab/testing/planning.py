@@ -54,7 +54,7 @@ def plan(
     """The cells of a run, in the order in which they are run.
 
     Args:
-        times: of the latest run.
+        times: of the latest runs.
         before: what stood earlier in this run: no cells any more, but peers.
     """
     peers = tuple(_peer(stage) for stage in (*before, *built))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long tests took in the latest run, so that the longest can start first.
+"""How long tests took in the latest runs, so that the longest can start first.
 
 A test takes several times as long under a sanitizer, and much less where its
 machine stands already: what is known of the same cell counts before what is
@@ -15,6 +15,10 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.results.merge import load_run
 from lab.results.record import RunResult
+
+#: Runs that are looked at. Between two runs of everything, people run single tests;
+#: to read one of 3000 tests takes a quarter of a second.
+RUNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +45,22 @@ class Times:
 
 
 def earlier_times(results: Path) -> Times:
-    """What is known from the latest run below a directory of results."""
-    latest = results / "latest" / "run.json"
-    if not latest.exists():
-        return Times()
-    try:
-        return times_of(load_run(latest))
-    except LabError:
-        return Times()
+    """What is known from the latest runs below a directory of results; newer ones count first."""
+    known: dict[Place, dict[str, float]] = {}
+    for file in _latest_runs(results):
+        try:
+            run = load_run(file)
+        except LabError:
+            continue
+        for place, tests in times_of(run).known.items():
+            known.setdefault(place, {}).update(tests)
+    return Times(known)
+
+
+def _latest_runs(results: Path) -> list[Path]:
+    """Their run.json, the newest last: a run is called by the time when it began."""
+    found = [file for file in results.glob("*/run.json") if not file.parent.is_symlink()]
+    return sorted(found)[-RUNS:]
 
 
 def times_of(run: RunResult) -> Times:

@@ -15,7 +15,7 @@ from lab.results.merge import merge
 from lab.results.record import CellResult, HostFacts, KernelFacts, TestResult
 from lab.testing import plugin
 from lab.testing.cell import Cell
-from lab.testing.times import Place, Times, earlier_times
+from lab.testing.times import RUNS, Place, Times, earlier_times
 
 
 def cell(kernel: str, flavour: str, seconds: dict[str, float], *, shared: bool) -> CellResult:
@@ -65,6 +65,29 @@ def test_each_cell_has_its_own(times: Times, place: Place, expected: float) -> N
 def test_what_one_cell_does_not_know_another_does(times: Times) -> None:
     known = times.at(Place(kernel="6.12", flavour="debug"))
     assert known == {"a": 10.0, "b": 2.0, "c": 3.0}
+
+
+def leave_run(results: Path, name: str, **seconds: float) -> None:
+    (results / name).mkdir()
+    cells = [cell("6.12", "default", seconds, shared=False)]
+    merge(results / name, cells, command=("lab", "test"), started=0.0)
+
+
+def test_a_run_of_one_test_does_not_forget_the_others(tmp_path: Path) -> None:
+    leave_run(tmp_path, "20260101-000000", a=1.0, b=2.0, c=3.0)
+    leave_run(tmp_path, "20260102-000000", b=9.0)
+    (tmp_path / "20260103-000000").mkdir()  # it was interrupted
+    (tmp_path / "20260104-000000").mkdir()
+    (tmp_path / "20260104-000000" / "run.json").write_text("{}")
+    known = earlier_times(tmp_path).at(Place(kernel="6.12", flavour="default"))
+    assert known == {"a": 1.0, "b": 9.0, "c": 3.0}
+
+
+def test_only_so_many_runs_are_looked_at(tmp_path: Path) -> None:
+    for number in range(RUNS + 1):
+        leave_run(tmp_path, f"202601{number:02}-000000", **{f"t{number}": 1.0})
+    known = earlier_times(tmp_path).at(Place(kernel="6.12", flavour="default"))
+    assert set(known) == {f"t{number}" for number in range(1, RUNS + 1)}
 
 
 def test_where_there_was_no_run_nothing_is_known(tmp_path: Path) -> None:
