@@ -13,6 +13,7 @@ from lab.vm import snapshot
 from lab.vm.boot import boot
 from lab.vm.errors import CommandFailed, CommandTimeout, ConsoleFlooded, GuestPanicked
 from lab.vm.machine import Machine
+from lab.vm.qemu import Qemu
 from lab.vm.snapshot import Inspect
 from lab.vm.spec import MachineSpec
 
@@ -42,6 +43,8 @@ class QemuProvider:
         if machine is None:
             machine = boot(spec, directory)
         with self._lock:
+            # A session starts thousands.
+            self._machines = [one for one in self._machines if not _is_stopped(one)]
             self._machines.append(machine)
         return machine
 
@@ -78,3 +81,7 @@ class QemuProvider:
         except LabError as error:
             note(f"{spec.name} boots cold, its clone failed: {error}")
             return None
+
+
+def _is_stopped(machine: Machine) -> bool:
+    return isinstance(machine.body, Qemu) and machine.body.stopped

@@ -60,6 +60,8 @@ class Qemu:
         self.argv = argv
         self.places = places
         self.expected = False
+        #: Whether `stop` has done all that it does.
+        self.stopped = False
         #: What the kernel wrote before a clone was made.
         self.history = ""
         self._shutdown_reason: str | None = None
@@ -125,7 +127,7 @@ class Qemu:
     def stop(self) -> None:
         """End it at once, and write kernel.log. Stopping twice is fine."""
         self.expected = True
-        if self._process is None:
+        if self._process is None or self.stopped:
             return
         loop.call(self._release())
         self._process.kill()
@@ -133,6 +135,7 @@ class Qemu:
         runtime().reaper.forget(self._process.pid)
         shutil.rmtree(self.places.runtime, ignore_errors=True)
         self.write_kernel_log()
+        self.stopped = True
 
     def detach(self) -> None:
         """Let the machine live on when this process ends."""

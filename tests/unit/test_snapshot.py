@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,8 +17,10 @@ from lab.provider import qemu as provider
 from lab.provider.qemu import QemuProvider
 from lab.store import Store, key
 from lab.vm import argv, snapshot
+from lab.vm.argv import Places
 from lab.vm.errors import ConsoleFlooded, GuestPanicked
-from lab.vm.machine import Completed
+from lab.vm.machine import Completed, Machine
+from lab.vm.qemu import Qemu
 from lab.vm.spec import Dgram, MachineSpec, Nic
 
 
@@ -105,12 +108,34 @@ def test_a_refusal_is_said_once_and_not_tried_again(
 
     monkeypatch.setattr(snapshot, "make", refuse)
     monkeypatch.setattr(provider, "note", said.append)
-    monkeypatch.setattr(provider, "boot", lambda spec, _: f"cold {spec.name}")
+    monkeypatch.setattr(provider, "boot", lambda *_: Mock(cloned=False))
     machines = QemuProvider(store=Store(tmp_path / "store"))
-    started = [machines.start(replace(spec, name=one), tmp_path) for one in ("a", "b")]
-    assert started == ["cold a", "cold b"]
+    for name in ("a", "b"):
+        assert not machines.start(replace(spec, name=name), tmp_path).cloned
     assert tries == ["a"]
     assert said == ["no snapshot, so machines boot cold: its kernel is tainted (512)"]
+
+
+def test_what_was_stopped_is_forgotten(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Qemu] = []
+
+    def boot(spec: MachineSpec, directory: Path) -> Machine:
+        argv = ["sleep", "60"]
+        qemu = Qemu(node="a", argv=argv, places=Places(directory=directory, runtime=directory))
+        started.append(qemu)
+        return Machine(spec=spec, directory=directory, channel=Mock(), body=qemu)
+
+    monkeypatch.setattr(provider, "boot", boot)
+    machines = QemuProvider()
+    first, second = (machines.start(spec, tmp_path) for _ in range(2))
+    started[0].stopped = True
+    third = machines.start(spec, tmp_path)
+    assert machines._machines == [second, third]
+    assert first not in machines._machines
+    machines.close()
+    assert machines._machines == []
 
 
 def test_a_clone_that_fails_is_booted_cold(

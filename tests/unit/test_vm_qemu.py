@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,18 @@ def test_other_ends_are_not(tmp_path: Path) -> None:
     error = end_of(tmp_path, "qemu-system-x86_64: unable to find CPU model 'no-such-cpu'")
     assert isinstance(error, MachineDied)
     assert error.exit_status == 4
+
+
+def test_a_machine_is_stopped_once(tmp_path: Path) -> None:
+    argv = ["sleep", "60"]
+    qemu = Qemu(node="a", argv=argv, places=Places(directory=tmp_path, runtime=tmp_path / "run"))
+    with pytest.raises(TimeoutError):
+        # It opens no monitor.
+        loop.call(asyncio.wait_for(qemu.start(), timeout=0.1))
+    assert not qemu.stopped
+    qemu.stop()
+    assert qemu.stopped
+    log = tmp_path / "kernel.log"
+    log.write_text("a person's notes")
+    qemu.stop()
+    assert log.read_text() == "a person's notes"
