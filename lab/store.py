@@ -214,15 +214,29 @@ class Store:
         """Hash every artifact; what is torn, one line each."""
         torn = []
         for home in sorted((self.root / "artifacts").glob("*/*")):
-            sealed = seal.read(home / "seal.json")
-            wrong = (
-                "its seal cannot be read"
-                if sealed is None
-                else sealed.torn(home / "content", full=True)
-            )
+            wrong = _torn(home)
             if wrong:
                 torn.append(f"{home.parent.name} {home.name}: {wrong}")
         return torn
+
+    def discard_if_torn(self, kind: str, name: str) -> bool:
+        """Hash an artifact that does not do; take it away if it is torn.
+
+        Sizes and times, which `find` looks at, outlive a power cut that the content
+        does not.
+
+        Returns:
+            Whether it was, and is made anew by who asks for it next.
+        """
+        home = self.root / "artifacts" / kind / name
+        with self._lock(f"{kind}-{name}", f"{kind} {name}"):
+            wrong = _torn(home)
+            if wrong:
+                note(f"{kind} {name} in the store is torn ({wrong})")
+                with _disk_errors(self.root):
+                    self._discard(home)
+        self._known.pop((kind, name), None)
+        return bool(wrong)
 
     # Working directories
 
@@ -407,6 +421,14 @@ class Store:
         with suppress(OSError):  # a store on a read-only disk still serves
             os.utime(path)
         return file
+
+
+def _torn(home: Path) -> str | None:
+    """What no longer fits an artifact's seal, hashes and all."""
+    sealed = seal.read(home / "seal.json")
+    if sealed is None:
+        return "its seal cannot be read"
+    return sealed.torn(home / "content", full=True)
 
 
 def tree_size(path: Path) -> int:

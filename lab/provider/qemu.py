@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import HostError, LabError
 from lab.progress import note
 from lab.store import Artifact, Store, key
 from lab.vm import snapshot
@@ -35,6 +35,8 @@ class QemuProvider:
         self._lock = threading.Lock()
         self._machines: list[Machine] = []
         self._refused: set[str] = set()
+        self._looking = threading.Lock()
+        self._torn: dict[str, bool] = {}
 
     def start(self, spec: MachineSpec, directory: Path) -> Machine:
         """A machine that has answered its first command; see Provider.start."""
@@ -73,14 +75,28 @@ class QemuProvider:
         for machine in machines:
             machine.stop()
 
-    def _clone(self, spec: MachineSpec, directory: Path, frozen: Artifact) -> Machine | None:
+    def _clone(
+        self, spec: MachineSpec, directory: Path, frozen: Artifact, *, again: bool = False
+    ) -> Machine | None:
         try:
             return snapshot.clone(spec, directory, frozen)
-        except (GuestPanicked, ConsoleFlooded):
-            raise  # the kernel's own doing, which booting it again may hide
         except LabError as error:
+            # A kernel with holes in its memory may panic as well.
+            if not again and not isinstance(error, HostError) and self._was_torn(frozen):
+                new = self.freeze(spec)
+                return None if new is None else self._clone(spec, directory, new, again=True)
+            if isinstance(error, (GuestPanicked, ConsoleFlooded)):
+                raise  # the kernel's own doing, which booting it again may hide
             note(f"{spec.name} boots cold, its clone failed: {error}")
             return None
+
+    def _was_torn(self, frozen: Artifact) -> bool:
+        """Whether a snapshot is not what was frozen; looked at once, for that takes a second."""
+        assert self.store is not None
+        with self._looking:
+            if frozen.key not in self._torn:
+                self._torn[frozen.key] = self.store.discard_if_torn(frozen.kind, frozen.key)
+            return self._torn[frozen.key]
 
 
 def _is_stopped(machine: Machine) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from lab.errors import InfraError
+from lab.errors import HostError, InfraError, LabError
 from lab.provider import qemu as provider
 from lab.provider.qemu import QemuProvider
-from lab.store import Store, key
+from lab.store import Artifact, Store, key
 from lab.vm import argv, snapshot
 from lab.vm.argv import Places
-from lab.vm.errors import ConsoleFlooded, GuestPanicked
+from lab.vm.errors import ConsoleFlooded, GuestPanicked, MachineDied
 from lab.vm.machine import Completed, Machine
 from lab.vm.qemu import Qemu
 from lab.vm.spec import Dgram, MachineSpec, Nic
@@ -116,6 +116,74 @@ def test_a_refusal_is_said_once_and_not_tried_again(
     assert said == ["no snapshot, so machines boot cold: its kernel is tainted (512)"]
 
 
+Make = Callable[..., Artifact]
+
+
+def frozen_with(memory: str, made: list[Artifact] | None = None) -> Make:
+    """snapshot.make(), for whose snapshots no guest is booted."""
+
+    def freeze(path: Path) -> None:
+        (path / "memory").write_text(memory)
+        os.utime(path / "memory", (1, 1))
+
+    def make(spec: MachineSpec, store: Store, _: object = None) -> Artifact:
+        found = store.make("snapshot", snapshot.inputs(spec), freeze)
+        if made is not None:
+            made.append(found)
+        return found
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "error", [MachineDied("a: QEMU ended", reason="qemu"), GuestPanicked("a panics")]
+)
+def test_a_torn_snapshot_is_made_again(
+    spec: MachineSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: LabError,
+) -> None:
+    made: list[Artifact] = []
+
+    def clone(_: MachineSpec, __: Path, frozen: Artifact) -> Mock:
+        if (frozen.path / "memory").read_text() != "all of it":
+            raise error
+        return Mock(cloned=True)
+
+    monkeypatch.setattr(snapshot, "make", frozen_with("all of it", made))
+    monkeypatch.setattr(snapshot, "clone", clone)
+    machines = QemuProvider(store=Store(tmp_path / "store"))
+    frozen = machines.freeze(spec)
+    assert frozen is not None
+    # As a power cut leaves it: nothing in it, but of the right size and time.
+    (frozen.path / "memory").write_bytes(bytes(len("all of it")))
+    os.utime(frozen.path / "memory", (1, 1))
+    assert machines.start(spec, tmp_path).cloned
+    assert "memory has other content" in capsys.readouterr().err
+    assert (made[-1].path / "memory").read_text() == "all of it"
+
+
+def test_a_whole_snapshot_is_looked_at_once(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    look = Mock(wraps=store.discard_if_torn)
+    monkeypatch.setattr(store, "discard_if_torn", look)
+    monkeypatch.setattr(snapshot, "make", frozen_with("memory"))
+    monkeypatch.setattr(snapshot, "clone", Mock(side_effect=InfraError("QEMU refused it")))
+    monkeypatch.setattr(provider, "boot", lambda *_: Mock(cloned=False))
+    machines = QemuProvider(store=store)
+    for _ in range(2):
+        assert not machines.start(spec, tmp_path).cloned
+    assert look.call_count == 1
+    monkeypatch.setattr(snapshot, "clone", Mock(side_effect=HostError("no memory")))
+    again = QemuProvider(store=store)
+    assert not again.start(spec, tmp_path).cloned
+    assert look.call_count == 1, "a host without memory says nothing of the snapshot"
+
+
 def test_what_was_stopped_is_forgotten(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +214,7 @@ def test_a_clone_that_fails_is_booted_cold(
     def broken(*_: object) -> None:
         raise InfraError("QEMU refused it")
 
-    monkeypatch.setattr(snapshot, "make", lambda *_: "frozen")
+    monkeypatch.setattr(snapshot, "make", frozen_with("memory"))
     monkeypatch.setattr(snapshot, "clone", broken)
     monkeypatch.setattr(provider, "note", said.append)
     monkeypatch.setattr(provider, "boot", lambda *_: "cold")
@@ -161,7 +229,7 @@ def test_what_the_kernel_does_in_a_clone_is_not_booted_away(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(snapshot, "make", lambda *_: "frozen")
+    monkeypatch.setattr(snapshot, "make", frozen_with("memory"))
     monkeypatch.setattr(snapshot, "clone", broken)
     monkeypatch.setattr(provider, "boot", lambda *_: "cold")
     with pytest.raises(type(error)):

@@ -134,6 +134,22 @@ def test_verify_hashes(root: Path) -> None:
     assert "sub/file has other content" in torn[0]
 
 
+def test_what_is_torn_is_taken_away_and_made_again(root: Path) -> None:
+    store = Store(root)
+    path = store.make("thing", INPUTS, one_file()).path / "sub" / "file"
+    assert not store.discard_if_torn("thing", key(INPUTS))
+    assert path.read_text() == "hello"
+    before = path.stat()
+    path.write_text("jello")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.discard_if_torn("thing", key(INPUTS))
+    assert not path.exists()
+    assert store.get("thing", INPUTS) is None
+    store.make("thing", INPUTS, one_file())
+    assert path.read_text() == "hello"
+    assert leftovers(root) == []
+
+
 @pytest.mark.parametrize("error", [UserError("bad"), KeyboardInterrupt(), SystemExit(143)])
 def test_failed_build_leaves_nothing(root: Path, error: BaseException) -> None:
     store = Store(root)
