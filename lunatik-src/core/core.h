@@ -104,6 +104,7 @@ struct lunatik_runtime {
 	int owner_cpu;		/* interrupt: the CPU that is inside, or -1 */
 	atomic64_t objects;	/* bytes of lunatik_alloc(), objects and, until it stops, this */
 	atomic64_t peak;	/* most bytes ever in use, memory and objects */
+	u64 granted;		/* bytes that it may hold so far; written under pool_lock */
 	atomic64_t lapsed;	/* bytes off the account that RCU has yet to let go of */
 
 	raw_spinlock_t state_lock;	/* guards the next; innermost; IRQs off */
@@ -141,6 +142,7 @@ extern struct workqueue_struct *lunatik_killqueue;
 /* module.c: defaults of the caps */
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);
 unsigned int lunatik_max_runtimes(void);
+u64 lunatik_total_memory(void);
 
 /* fault.c: should an allocation that is about to be made fail, for a test? */
 DECLARE_STATIC_KEY_FALSE(lunatik_faulty);
@@ -155,6 +157,9 @@ static inline bool lunatik_fault(void)
 void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
 void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp);
 u64 lunatik_memory_used(struct lunatik_runtime *runtime);
+bool lunatik_grant(struct lunatik_runtime *runtime, u64 bytes);
+void lunatik_trim_grant(struct lunatik_runtime *runtime);
+void lunatik_drop_grant(struct lunatik_runtime *runtime);
 
 /* errors.c */
 int lunatik_traceback(lua_State *L);

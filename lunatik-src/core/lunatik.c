@@ -13,7 +13,7 @@
 #include "core.h"
 
 #define LUNATIK_VALUES	16	/* arguments or results of rt:resume() */
-#define LUNATIK_ROOM	(HZ / 10)	/* how long to wait for max_runtimes to let one in */
+#define LUNATIK_ROOM	(HZ / 10)	/* how long to wait until there is room for one more */
 
 /* The object of a runtime: its references keep it going. */
 struct holder {
@@ -320,6 +320,11 @@ static struct holder *new_holder(lua_State *L)
 	return holder;
 }
 
+static bool no_room(const struct lunatik_runtime *runtime)
+{
+	return runtime == ERR_PTR(-ENFILE) || runtime == ERR_PTR(-ENOSPC);
+}
+
 /*
  * Some of what a runtime had goes a little after its stop, by works: who makes
  * one after another must not fail by that. Nor wait long for what may never go.
@@ -333,7 +338,7 @@ static struct lunatik_runtime *create(lua_State *L, const char *name,
 
 	for (;;) {
 		runtime = lunatik_create(name, context, cpu, caps, false);
-		if (runtime != ERR_PTR(-ENFILE) || lunatik_hurried(L) ||
+		if (!no_room(runtime) || lunatik_hurried(L) ||
 		    time_after(jiffies, limit) || signal_pending(current))
 			return runtime;
 		schedule_timeout_interruptible(1);
@@ -343,6 +348,9 @@ static struct lunatik_runtime *create(lua_State *L, const char *name,
 static int create_failed(lua_State *L, int err)
 {
 	lunatik_slept(L);
+	if (err == -ENOSPC)
+		return luaL_error(L,
+				  "ENOMEM: the runtimes together hold what they may (total_memory)");
 	if (err != -ENFILE)
 		return lunatik_throw(L, err);
 	return luaL_error(L,

@@ -6,10 +6,16 @@
  * runtime->memory is what its Lua state holds, changed by the holder of the
  * runtime's lock. runtime->objects is what outlives the lock or the state:
  * objects and memory of lunatik_alloc(), given back from anywhere.
+ *
+ * What it may hold is drawn from one pool, some at a time: so all runtimes
+ * together hold no more than the machine can spare, and only who needs more
+ * than ever before pays for that.
  */
 #include <linux/export.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
+#include <linux/printk.h>
+#include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 
@@ -17,6 +23,13 @@
 
 /* kmalloc() beyond this is left to luck in an interrupt runtime. */
 #define LUNATIK_SMALL	(2 * PAGE_SIZE)
+
+/* Bytes that are drawn from the pool at once: an empty runtime needs no more. */
+#define LUNATIK_DRAUGHT	SZ_64K
+
+/* Guards the next, and the grants of all runtimes; innermost; IRQs off. */
+static DEFINE_RAW_SPINLOCK(pool_lock);
+static u64 pool;	/* bytes granted to all but sessions */
 
 struct lunatik_block {
 	struct lunatik_runtime *runtime;	/* counted; NULL: nobody's */
@@ -30,11 +43,94 @@ u64 lunatik_memory_used(struct lunatik_runtime *runtime)
 	return runtime->memory + atomic64_read(&runtime->objects);
 }
 
+static void set_grant(struct lunatik_runtime *runtime, u64 bytes)
+{
+	lockdep_assert_held(&pool_lock);
+
+	if (!runtime->session)
+		pool += bytes - runtime->granted;
+	WRITE_ONCE(runtime->granted, bytes);
+}
+
+static u64 draught(const struct lunatik_runtime *runtime, u64 bytes)
+{
+	return min(round_up(bytes, LUNATIK_DRAUGHT), runtime->caps.memory);
+}
+
+/* Whoever types is to find room where scripts have taken it all. */
+static bool spare(const struct lunatik_runtime *runtime, u64 bytes)
+{
+	u64 limit = lunatik_total_memory();
+
+	lockdep_assert_held(&pool_lock);
+
+	return runtime->session || !limit || pool + bytes - runtime->granted <= limit;
+}
+
+static void tell_of_the_pool(struct lunatik_runtime *runtime)
+{
+	static DEFINE_RATELIMIT_STATE(limit, 5 * HZ, 1);
+
+	if (__ratelimit(&limit))
+		lunatik_printk_deferred(KERN_WARNING
+					"lunatik: %s: all runtimes together hold what they may (total_memory)\n",
+					runtime->name);
+}
+
+/*
+ * May it hold so many bytes in all, by its cap and by the pool?
+ * Context: any, whatever is held.
+ */
+noinline bool lunatik_grant(struct lunatik_runtime *runtime, u64 bytes)
+{
+	unsigned long flags;
+	bool granted = true;
+
+	if (bytes > runtime->caps.memory)
+		return false;
+	raw_spin_lock_irqsave(&pool_lock, flags);
+	bytes = draught(runtime, bytes);
+	if (bytes > runtime->granted) {
+		granted = spare(runtime, bytes);
+		if (granted)
+			set_grant(runtime, bytes);
+	}
+	raw_spin_unlock_irqrestore(&pool_lock, flags);
+	if (!granted)
+		tell_of_the_pool(runtime);
+	return granted;
+}
+
+/* Its Lua state is gone, its account is not yet empty. Context: any. */
+void lunatik_trim_grant(struct lunatik_runtime *runtime)
+{
+	unsigned long flags;
+	u64 needed;
+
+	raw_spin_lock_irqsave(&pool_lock, flags);
+	needed = draught(runtime, lunatik_memory_used(runtime));
+	if (needed < runtime->granted)
+		set_grant(runtime, needed);
+	raw_spin_unlock_irqrestore(&pool_lock, flags);
+}
+
+/* Nothing is on its account any more. Context: any, whatever is held. */
+void lunatik_drop_grant(struct lunatik_runtime *runtime)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pool_lock, flags);
+	set_grant(runtime, 0);
+	raw_spin_unlock_irqrestore(&pool_lock, flags);
+}
+
 static bool fits(struct lunatik_runtime *runtime, size_t more)
 {
 	u64 used = lunatik_memory_used(runtime);
+	u64 granted = READ_ONCE(runtime->granted);
 
-	if (more > runtime->caps.memory || used > runtime->caps.memory - more)
+	if (unlikely(more > granted || used > granted - more) &&
+	    (more > runtime->caps.memory || !lunatik_grant(runtime, used + more)))
 		return false;
 	if (used + more > atomic64_read(&runtime->peak))
 		atomic64_set(&runtime->peak, used + more);

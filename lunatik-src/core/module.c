@@ -2,6 +2,7 @@
 /*
  * The module itself: defaults of the caps, start and end.
  */
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/time64.h>
@@ -42,6 +43,13 @@ static uint max_runtimes = 256;
 module_param(max_runtimes, uint, 0644);
 MODULE_PARM_DESC(max_runtimes, "runtimes that may exist or have left something (default 256)");
 
+/* A quarter of the machine's, unless whoever loads the module says otherwise. */
+#define LUNATIK_UNSET	ULONG_MAX
+static ulong total_memory = LUNATIK_UNSET;
+module_param(total_memory, ulong, 0644);
+MODULE_PARM_DESC(total_memory,
+		 "bytes that all runtimes together may hold (default a quarter of the memory); 0: no limit");
+
 /* Works that wait at once; what is the default of a queue differs by kernel. */
 #define LUNATIK_WORKERS	256
 
@@ -73,10 +81,17 @@ unsigned int lunatik_max_runtimes(void)
 	return max_runtimes;
 }
 
+u64 lunatik_total_memory(void)
+{
+	return READ_ONCE(total_memory);
+}
+
 static int __init lunatik_init(void)
 {
 	int ret = -ENOMEM;
 
+	if (total_memory == LUNATIK_UNSET)
+		total_memory = (totalram_pages() / 4) << PAGE_SHIFT;
 	/* A CPU without such a counter is older than any that this runs on. */
 	if (!tsc_khz)
 		return -ENODEV;

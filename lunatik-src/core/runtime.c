@@ -58,7 +58,7 @@ static void runtime_free(struct kref *kref)
 	struct lunatik_runtime *runtime = container_of(kref, struct lunatik_runtime, kref);
 
 	/* Whatever is on its account holds a reference. */
-	WARN_ON_ONCE(atomic64_read(&runtime->objects));
+	WARN_ON_ONCE(atomic64_read(&runtime->objects) || runtime->granted);
 	kfree(runtime);
 	module_put(THIS_MODULE);
 }
@@ -88,19 +88,25 @@ EXPORT_SYMBOL_GPL(lunatik_stopping);
  * max_runtimes times the memory of each is all that scripts can hold. Until it
  * stops its own struct is on the account, so the account is empty once only.
  * Sessions do not count: who is to stop what has taken all the room needs one.
+ *
+ * -ENFILE, or -ENOSPC: the others hold all the memory that there is for them.
  */
 static int enlist(struct lunatik_runtime *runtime)
 {
 	int ret = -ENFILE;
 
 	mutex_lock(&lunatik_runtimes_lock);
-	if (runtime->session || atomic_read(&runtimes) < lunatik_max_runtimes()) {
-		atomic_set(&runtime->counted, !runtime->session);
-		atomic_add(!runtime->session, &runtimes);
-		atomic64_set(&runtime->objects, sizeof(*runtime));
-		list_add_tail(&runtime->node, &lunatik_runtimes);
-		ret = 0;
-	}
+	if (!runtime->session && atomic_read(&runtimes) >= lunatik_max_runtimes())
+		goto unlock;
+	ret = -ENOSPC;
+	if (!lunatik_grant(runtime, min_t(u64, sizeof(*runtime), runtime->caps.memory)))
+		goto unlock;
+	atomic_set(&runtime->counted, !runtime->session);
+	atomic_add(!runtime->session, &runtimes);
+	atomic64_set(&runtime->objects, sizeof(*runtime));
+	list_add_tail(&runtime->node, &lunatik_runtimes);
+	ret = 0;
+unlock:
 	mutex_unlock(&lunatik_runtimes_lock);
 	return ret;
 }
@@ -116,6 +122,7 @@ static void delist(struct lunatik_runtime *runtime)
 /* The account is empty. Context: any, whatever is held. */
 void lunatik_uncount(struct lunatik_runtime *runtime)
 {
+	lunatik_drop_grant(runtime);
 	if (atomic_xchg(&runtime->counted, 0))
 		atomic_dec(&runtimes);
 }
@@ -167,6 +174,7 @@ static void close_state(struct lunatik_runtime *runtime, lua_State *L)
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lua_close(L);
 	WARN_ON_ONCE(runtime->memory);
+	lunatik_trim_grant(runtime);
 }
 
 /* A work: process context, nothing held; never while stop_work() closes it. */

@@ -575,6 +575,16 @@ for i = 1, math.maxinteger do t[i] = data.new(100000) end
 local shared = package.loaded.rcu.table(1024)
 for i = 1, math.maxinteger do shared["key" .. i] = i end
 
+--- runtimes_that_hold_memory: "enough memory|total_memory" / "may sleep"
+local env = package.loaded.lunatik._ENV
+if env.rogue_breeds then
+	kept = {("x"):rep(1 << 9):rep(1 << 11), ("x"):rep(1 << 9):rep(1 << 11)}
+end
+---
+env.rogue_breeds = true
+local children = {}
+for i = 1, 64 do children[i] = package.loaded.lunatik.runtime("rogue", "process", {cpu = 0}) end
+
 --- strings_dropped: budget
 while true do local _ = ("x"):rep(10000) .. math.random(1000) end
 

@@ -34,6 +34,9 @@ END = "END-OF-LUA"
 #: Instructions of one entry: small, so that a loop is found out soon under emulation.
 BUDGET = 1_000_000
 
+#: Bytes that all runtimes together may hold: a few times what a rogue may.
+TOTAL = 16 << 20
+
 #: What an entry may be charged, in budgets. One that asks for much at once is charged
 #: for it and stopped before it is done; but nothing that is done goes on unnoticed.
 OVERDRAFT = 4
@@ -121,7 +124,7 @@ def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
     assert END not in rogue.code
     script = f"""
         cd {PARAMETERS}
-        cat process_instructions memory
+        cat process_instructions memory total_memory
         cat > /lib/modules/lua/bystander.lua <<'{END}'
 {BYSTANDER}
 {END}
@@ -131,6 +134,7 @@ def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
         lunatik run bystander < /dev/null
         echo {BUDGET} > process_instructions
         echo {rogue.memory} > memory
+        echo {TOTAL} > total_memory
         lunatik run rogue {context} < /dev/null
         head -n 1 /dev/bystander
     """
@@ -145,13 +149,14 @@ def started(machine: Machine, rogue: Rogue, context: str) -> Iterator[int]:
 
     The next test on the same machine finds it as this one did.
     """
-    instructions, memory, count = start(machine, rogue, context)
+    instructions, memory, total, count = start(machine, rogue, context)
     try:
         yield int(count)
     finally:
         machine.execute(
             f"lunatik stop rogue; lunatik stop bystander; cd {PARAMETERS}; "
-            f"echo {instructions} > process_instructions; echo {memory} > memory"
+            f"echo {instructions} > process_instructions; echo {memory} > memory; "
+            f"echo {total} > total_memory"
         )
 
 

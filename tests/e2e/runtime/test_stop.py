@@ -368,6 +368,46 @@ def test_what_stopped_runtimes_left_counts(machine: Machine) -> None:
     assert 8 < int(machine.lua(fill)) < 16
 
 
+#: Starts runtimes until one is refused; how many there are.
+KEEP = """
+    local lunatik = require("lunatik")
+    local keepers = {}
+    for number = 1, 40 do
+        local ok, keeper = pcall(lunatik.runtime, "keeper")
+        if not ok then
+            assert(keeper:find("enough memory") or keeper:find("total_memory"), keeper)
+            break
+        end
+        keepers[number] = keeper
+    end
+    for _, keeper in ipairs(keepers) do keeper:stop() end
+    return #keepers
+"""
+
+
+@pytest.mark.fresh
+def test_what_all_together_hold_has_a_limit(machine: Machine) -> None:
+    """Each holds less than its cap, and is given room until there is no more for any."""
+    machine.copy_to(b'kept = ("x"):rep(1 << 9):rep(1 << 11)', "/lib/modules/lua/keeper.lua")
+    machine.succeed(f"echo {8 << 20} > /sys/module/lunatik/parameters/total_memory")
+    assert 2 <= int(machine.lua(KEEP)) <= 8
+    machine.succeed("dmesg | grep 'all runtimes together hold what they may'")
+    # They gave it back.
+    assert 2 <= int(machine.lua(KEEP)) <= 8
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+    machine.succeed("echo 0 > /sys/module/lunatik/parameters/total_memory")
+    assert int(machine.lua(KEEP, timeout=60)) == 40
+
+
+@pytest.mark.fresh
+def test_sessions_find_memory_where_scripts_hold_all(machine: Machine) -> None:
+    machine.copy_to(b'kept = ("x"):rep(1 << 9):rep(1 << 11)', "/lib/modules/lua/keeper.lua")
+    machine.succeed("lunatik run keeper", "echo 1 > /sys/module/lunatik/parameters/total_memory")
+    assert machine.lua("#(('y'):rep(1 << 20))") == str(1 << 20)
+    assert "total_memory" in machine.execute("lunatik run other").stderr
+    machine.succeed("lunatik stop keeper")
+
+
 @pytest.mark.fresh
 @pytest.mark.parametrize("context", ["process", "softirq"])
 def test_stopped_runtimes_that_left_nothing_do_not_count(machine: Machine, context: str) -> None:
