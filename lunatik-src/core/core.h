@@ -237,7 +237,14 @@ struct lunatik_output {
 	int error;	/* why what came later is missing: -EFBIG, -ENOMEM */
 };
 
+enum lunatik_topic {
+	LUNATIK_PRINTS,
+	LUNATIK_ERRORS,
+	LUNATIK_TOPICS,
+};
+
 int lunatik_print(lua_State *L);
+bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic, size_t length);
 /* printk(), deferred as lunatik_printk_deferred() where @runtime runs so that it has to be. */
 __printf(2, 3) void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...);
 void lunatik_output_add(struct lunatik_output *output, const char *text, size_t length);

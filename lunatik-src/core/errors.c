@@ -87,9 +87,12 @@ void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, con
 
 	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {
 		int length = strcspn(text, "\n");
+		int shown = min(length, LUNATIK_LOG_LINE);
 
-		lunatik_printk(runtime, KERN_ERR "lunatik: %s: %.*s\n", runtime->name,
-			       min(length, LUNATIK_LOG_LINE), text);
+		if (!lunatik_may_write(runtime, LUNATIK_ERRORS, shown))
+			return;
+		lunatik_printk(runtime, KERN_ERR "lunatik: %s: %.*s\n", runtime->name, shown,
+			       text);
 		text += length;
 		text += *text == '\n';
 	}

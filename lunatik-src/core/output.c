@@ -4,6 +4,7 @@
  * runtime has to say gets to the kernel log.
  */
 #include <linux/export.h>
+#include <linux/jiffies.h>
 #include <linux/kern_levels.h>
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
@@ -15,6 +16,7 @@
 
 #define LUNATIK_OUTPUT_MAX	SZ_1M	/* bytes kept for a reader */
 #define LUNATIK_PRINT_LINE	800
+#define LUNATIK_USUAL_LINE	64	/* of what a binding prints for a script */
 
 void lunatik_output_reset(struct lunatik_output *output)
 {
@@ -106,18 +108,71 @@ void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...)
 	va_end(args);
 }
 
+/*
+ * What is written in an interrupt, a CPU brings to the consoles while nobody else
+ * can have it: on a serial line of 115200 bits a second 8 KiB take 0.7 s. So all
+ * interrupt runtimes share so much, whatever each of them may do by its lines.
+ * Errors have their own, or who prints could hide those of others.
+ */
+#define LUNATIK_ALLOWANCE	SZ_8K		/* bytes in such a time: */
+#define LUNATIK_ALLOWED_FOR	(5 * HZ)
+#define LUNATIK_PREFIX		32		/* time, level and the like, about */
+
+static DEFINE_RAW_SPINLOCK(allowance_lock);	/* guards the next; IRQs off */
+static struct allowance {
+	unsigned long since;	/* jiffies */
+	size_t written;		/* bytes */
+	bool told;		/* that there will be no more */
+} allowances[LUNATIK_TOPICS];
+
+static bool take_allowance(struct allowance *allowance, size_t bytes, bool *tell)
+{
+	bool allowed;
+
+	lockdep_assert_held(&allowance_lock);
+
+	if (!time_in_range(jiffies, allowance->since, allowance->since + LUNATIK_ALLOWED_FOR))
+		*allowance = (struct allowance){ .since = jiffies };
+	allowed = bytes <= LUNATIK_ALLOWANCE - allowance->written;
+	if (allowed)
+		allowance->written += bytes;
+	*tell = !allowed && !allowance->told;
+	allowance->told |= *tell;
+	return allowed;
+}
+
+/* May it write a line of that length, where it runs? Context: any but NMI. */
+bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic, size_t length)
+{
+	size_t bytes = length + strlen(runtime->name) + LUNATIK_PREFIX;
+	unsigned long flags;
+	bool allowed, tell;
+
+	if (lunatik_in_process(runtime))
+		return true;
+	raw_spin_lock_irqsave(&allowance_lock, flags);
+	allowed = take_allowance(&allowances[topic], bytes, &tell);
+	raw_spin_unlock_irqrestore(&allowance_lock, flags);
+	if (tell)
+		lunatik_printk_deferred(KERN_WARNING
+					"lunatik: %s: interrupt runtimes have written what they may, more is left out for now\n",
+					runtime->name);
+	return allowed;
+}
+
 static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t length)
 {
 	while (length) {
 		const char *newline = memchr(text, '\n', length);
 		size_t line = newline ? newline - text : length;
 		size_t step = line + !!newline;
+		size_t shown = min_t(size_t, line, LUNATIK_PRINT_LINE);
 
 		/* The rest would be refused as well, at a call for each line. */
-		if (!__ratelimit(&runtime->print_limit))
+		if (!__ratelimit(&runtime->print_limit) ||
+		    !lunatik_may_write(runtime, LUNATIK_PRINTS, shown))
 			return;
-		lunatik_printk(runtime, KERN_INFO "%s: %.*s\n", runtime->name,
-			       (int)min_t(size_t, line, LUNATIK_PRINT_LINE), text);
+		lunatik_printk(runtime, KERN_INFO "%s: %.*s\n", runtime->name, (int)shown, text);
 		text += step;
 		length -= step;
 	}
@@ -125,7 +180,10 @@ static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t 
 
 bool lunatik_mayprint(lua_State *L)
 {
-	return __ratelimit(&lunatik_toruntime(L)->print_limit);
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+
+	return __ratelimit(&runtime->print_limit) &&
+	       lunatik_may_write(runtime, LUNATIK_PRINTS, LUNATIK_USUAL_LINE);
 }
 EXPORT_SYMBOL_GPL(lunatik_mayprint);
 
