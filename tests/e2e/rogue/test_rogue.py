@@ -8,6 +8,7 @@ is seen to by the lab itself.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -80,36 +81,53 @@ def ran(machine: Machine) -> float:
 
 
 class Answers:
-    """Asks the guest's agent all the time; how long it took at worst.
+    """Has the guest's agent ask the bystander all the time; how long it took at worst.
 
     Counted is the time that the guest ran: a rogue that keeps the agent from
     its CPU uses that time itself, while a busy host takes it from both.
 
     Attributes:
         slowest: seconds.
+        counts: what the bystander answered, one after another.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.slowest = 0.0
+        self.counts: list[int] = []
         self._machine = machine
+        self._failure: Exception | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
 
     def _ask(self) -> None:
-        while not self._over.wait(PAUSE):
-            begin = ran(self._machine)
-            self._machine.execute("true")
-            self.slowest = max(self.slowest, ran(self._machine) - begin)
+        try:
+            self._ask_once()
+            while not self._over.wait(PAUSE):
+                self._ask_once()
+        except Exception as failure:  # whatever it is, watched() raises it
+            self._failure = failure
+
+    def _ask_once(self) -> None:
+        begin = ran(self._machine)
+        answer = self._machine.succeed("head -n 1 /dev/bystander")
+        self.slowest = max(self.slowest, ran(self._machine) - begin)
+        self.counts.append(int(answer))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Ask as long as the block runs."""
+        """Ask as long as the block runs, once at least.
+
+        Raises:
+            what asking has raised.
+        """
         self._thread.start()
         try:
             yield
         finally:
             self._over.set()
             self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
 
 def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
@@ -188,11 +206,13 @@ def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str, co
     with answers.watched():
         said = let_go(machine, context)
     assert answers.slowest < ANSWER * kernel.patience
+    assert answers.counts, "the bystander was not asked"
 
     done = machine.execute("head -n 1 /dev/bystander; exec lunatik -e -", input=STATE)
     assert done.status == 0, done.stderr
     bystander, fine, *state = done.stdout.splitlines()
-    assert int(bystander) > count
+    served = [count, *answers.counts, int(bystander)]
+    assert all(later > earlier for earlier, later in itertools.pairwise(served)), served
     assert len(state) == 5, "the runtime is gone"
     standing, reason, _, charged, budget = state
     if fine == "true":
