@@ -60,7 +60,7 @@ static int provide_runtime(struct control *control)
 	drop_runtime(control);
 
 	lunatik_default_caps(LUNATIK_PROCESS, &caps);
-	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps, true);
+	runtime = lunatik_create("lunatik", LUNATIK_PROCESS, -1, &caps, LUNATIK_SESSION);
 	if (IS_ERR(runtime))
 		return PTR_ERR(runtime);
 	ret = lunatik_arm(runtime);

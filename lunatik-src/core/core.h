@@ -54,6 +54,18 @@ enum lunatik_pace {
 	LUNATIK_PATIENT,
 };
 
+/**
+ * enum lunatik_kind - what a runtime is beside others
+ * @LUNATIK_ANY_NUMBER: one of as many of its script as there may be
+ * @LUNATIK_ONLY: the only one of its script, or that of its CPU, of this kind
+ * @LUNATIK_SESSION: what somebody types at /dev/lunatik
+ */
+enum lunatik_kind {
+	LUNATIK_ANY_NUMBER,
+	LUNATIK_ONLY,
+	LUNATIK_SESSION,
+};
+
 /* Caps, as given by module parameters or the table of lunatik.runtime(). */
 struct lunatik_caps {
 	u64 memory;		/* bytes */
@@ -73,7 +85,8 @@ struct lunatik_runtime {
 	char name[LUNATIK_NAME_MAX];
 	enum lunatik_context context;
 	int cpu;		/* -1: serves all */
-	bool session;		/* what somebody types at /dev/lunatik; fixed */
+	bool only;		/* as enum lunatik_kind says; fixed */
+	bool session;		/* as well */
 	struct lunatik_caps caps;
 
 	/*
@@ -191,7 +204,8 @@ extern u32 lunatik_tick_mult;
 
 /* runtime.c */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
-				       int cpu, const struct lunatik_caps *caps, bool session);
+				       int cpu, const struct lunatik_caps *caps,
+				       enum lunatik_kind kind);
 int lunatik_load(struct lunatik_runtime *runtime, struct lunatik_error *error,
 		 enum lunatik_pace pace);
 int lunatik_arm(struct lunatik_runtime *runtime);

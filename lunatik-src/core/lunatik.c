@@ -292,11 +292,21 @@ static void most_caps(const struct lunatik_runtime *self, enum lunatik_context c
 	most->share = max(most->share, self->caps.share);
 }
 
-static void take_caps(lua_State *L, int arg, enum lunatik_context context,
-		      struct lunatik_caps *caps, int *cpu)
+/* What the third argument of lunatik.runtime() says. */
+struct options {
+	struct lunatik_caps caps;
+	enum lunatik_kind kind;
+	int cpu;
+};
+
+static void take_options(lua_State *L, int arg, enum lunatik_context context,
+			 struct options *options)
 {
+	struct lunatik_caps *caps = &options->caps;
 	struct lunatik_caps most;
 
+	options->kind = LUNATIK_ANY_NUMBER;
+	options->cpu = -1;
 	lunatik_default_caps(context, caps);
 	if (lua_isnoneornil(L, arg))
 		return;
@@ -306,7 +316,11 @@ static void take_caps(lua_State *L, int arg, enum lunatik_context context,
 	caps->instructions = lunatik_optfieldrange(L, arg, "instructions", caps->instructions,
 						   1, most.instructions);
 	caps->share = lunatik_optfieldrange(L, arg, "share", caps->share, 1, most.share);
-	*cpu = lunatik_optfieldrange(L, arg, "cpu", *cpu, -1, nr_cpu_ids - 1);
+	options->cpu = lunatik_optfieldrange(L, arg, "cpu", -1, -1, nr_cpu_ids - 1);
+	lua_getfield(L, arg, "only");
+	if (lua_toboolean(L, -1))
+		options->kind = LUNATIK_ONLY;
+	lua_pop(L, 1);
 }
 
 /* Its memory stays as long as the object does, stopped or not. */
@@ -330,14 +344,15 @@ static bool no_room(const struct lunatik_runtime *runtime)
  * one after another must not fail by that. Nor wait long for what may never go.
  */
 static struct lunatik_runtime *create(lua_State *L, const char *name,
-				      enum lunatik_context context, int cpu,
-				      const struct lunatik_caps *caps)
+				      enum lunatik_context context,
+				      const struct options *options)
 {
 	unsigned long limit = jiffies + LUNATIK_ROOM;
 	struct lunatik_runtime *runtime;
 
 	for (;;) {
-		runtime = lunatik_create(name, context, cpu, caps, false);
+		runtime = lunatik_create(name, context, options->cpu, &options->caps,
+					 options->kind);
 		if (!no_room(runtime) || lunatik_hurried(L) ||
 		    time_after(jiffies, limit) || signal_pending(current))
 			return runtime;
@@ -345,9 +360,11 @@ static struct lunatik_runtime *create(lua_State *L, const char *name,
 	}
 }
 
-static int create_failed(lua_State *L, int err)
+static int create_failed(lua_State *L, const char *script, int err)
 {
 	lunatik_slept(L);
+	if (err == -EEXIST)
+		return luaL_error(L, "%s is already running", script);
 	if (err == -ENOSPC)
 		return luaL_error(L,
 				  "ENOMEM: the runtimes together hold what they may (total_memory)");
@@ -368,29 +385,29 @@ static int new_runtime(lua_State *L)
 	struct lunatik_runtime *self = lunatik_toruntime(L);
 	struct lunatik_runtime *runtime;
 	struct lunatik_error error = {};
-	struct lunatik_caps caps;
+	struct options options;
 	struct transfer *transfer;
 	char name[LUNATIK_NAME_MAX];
 	struct holder *holder;
-	int cpu = -1, ret;
+	int ret;
 
-	take_caps(L, 3, context, &caps, &cpu);
+	take_options(L, 3, context, &options);
 	lunatik_checksleep(L, "runtime");
 	lunatikvm_checkstack(L);
 	if (!lunatik_valid_name(script))
 		return luaL_error(L, "invalid script name");
-	if (cpu < 0)
+	if (options.cpu < 0)
 		strscpy(name, script, sizeof(name));
 	else
-		snprintf(name, sizeof(name), "%s:%d", script, cpu);
+		snprintf(name, sizeof(name), "%s:%d", script, options.cpu);
 
 	transfer = lunatik_new(L, &transfer_class, sizeof(*transfer));
 	transfer->payer = self;
 	holder = new_holder(L);
 
-	runtime = create(L, name, context, cpu, &caps);
+	runtime = create(L, name, context, &options);
 	if (IS_ERR(runtime))
-		return create_failed(L, PTR_ERR(runtime));
+		return create_failed(L, script, PTR_ERR(runtime));
 	holder->runtime = runtime;
 
 	ret = lunatik_load(runtime, &error, lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_PATIENT);

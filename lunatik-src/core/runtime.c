@@ -82,6 +82,37 @@ bool lunatik_stopping(lua_State *L)
 }
 EXPORT_SYMBOL_GPL(lunatik_stopping);
 
+/* Without the CPU that it serves. */
+static size_t script_length(const struct lunatik_runtime *runtime)
+{
+	const char *end = runtime->cpu < 0 ? NULL : strrchr(runtime->name, ':');
+
+	return end ? end - runtime->name : strlen(runtime->name);
+}
+
+static bool same_script(const struct lunatik_runtime *a, const struct lunatik_runtime *b)
+{
+	size_t length = script_length(a);
+
+	if (a->cpu != b->cpu && a->cpu >= 0 && b->cpu >= 0)
+		return false;	/* each serves its own */
+	return length == script_length(b) && !memcmp(a->name, b->name, length);
+}
+
+/* Who is being stopped is in nobody's way. */
+static bool is_taken(const struct lunatik_runtime *runtime)
+{
+	const struct lunatik_runtime *other;
+
+	lockdep_assert_held(&lunatik_runtimes_lock);
+
+	list_for_each_entry(other, &lunatik_runtimes, node)
+		if (other->only && !READ_ONCE(other->stop_requested) &&
+		    same_script(runtime, other))
+			return true;
+	return false;
+}
+
 /*
  * A runtime counts from its start until nothing is on its account any more: what
  * it has made and others hold, in lunatik._ENV for one, outlives its stop, and
@@ -89,13 +120,17 @@ EXPORT_SYMBOL_GPL(lunatik_stopping);
  * stops its own struct is on the account, so the account is empty once only.
  * Sessions do not count: who is to stop what has taken all the room needs one.
  *
- * -ENFILE, or -ENOSPC: the others hold all the memory that there is for them.
+ * -EEXIST: it was to be the only one. -ENFILE. -ENOSPC: the others hold all the
+ * memory that there is for them.
  */
 static int enlist(struct lunatik_runtime *runtime)
 {
-	int ret = -ENFILE;
+	int ret = -EEXIST;
 
 	mutex_lock(&lunatik_runtimes_lock);
+	if (runtime->only && is_taken(runtime))
+		goto unlock;
+	ret = -ENFILE;
 	if (!runtime->session && atomic_read(&runtimes) >= lunatik_max_runtimes())
 		goto unlock;
 	ret = -ENOSPC;
@@ -356,7 +391,7 @@ static int open_libraries(lua_State *L, void *arg)
  * @context: where its callbacks will run
  * @cpu: that it serves, or -1
  * @caps: its caps
- * @session: is it for what somebody types?
+ * @kind: what it is beside others
  *
  * Process context. It is loading: lunatik_call() in it, then lunatik_arm() or
  * lunatik_abandon(), all from this task.
@@ -364,7 +399,8 @@ static int open_libraries(lua_State *L, void *arg)
  * Return: the runtime, with one reference, or an ERR_PTR().
  */
 struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context context,
-				       int cpu, const struct lunatik_caps *caps, bool session)
+				       int cpu, const struct lunatik_caps *caps,
+				       enum lunatik_kind kind)
 {
 	struct lunatik_runtime *runtime = NULL;
 	int ret;
@@ -380,7 +416,8 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	runtime->context = context;
 	runtime->cpu = cpu;
 	runtime->caps = *caps;
-	runtime->session = session;
+	runtime->only = kind == LUNATIK_ONLY;
+	runtime->session = kind == LUNATIK_SESSION;
 	runtime->owner_cpu = -1;
 	runtime->credit = (s64)NSEC_PER_SEC * caps->share / 100;
 	runtime->credited = jiffies;

@@ -23,25 +23,38 @@ local function instance(script, cpu)
 	return ("%s:%d"):format(script, cpu)
 end
 
+-- A look is not enough: others may be at it. The kernel lets the first one in.
 local function claim(script)
 	if env.runtimes[script] or env.runtimes[instance(script, 0)] then
 		error(("%s is already running"):format(script), 0)
 	end
 end
 
+-- What could not be kept for whoever stops it does not go on.
+local function start(name, script, context, cpu)
+	local runtime = lunatik.runtime(script, context, {cpu = cpu, only = true})
+	local ok, message = pcall(function() env.runtimes[name] = runtime end)
+	if not ok then
+		runtime:stop()
+		error(message, 0)
+	end
+	return runtime
+end
+
 local function run_percpu(script, context)
 	local runtimes = {}
 	local ok, message = pcall(function()
 		for cpu = 0, linux.numcpus() - 1 do
-			runtimes[cpu] = lunatik.runtime(script, context, {cpu = cpu})
+			local name = instance(script, cpu)
+			runtimes[name] = start(name, script, context, cpu)
 		end
 	end)
 	if not ok then
-		for _, runtime in pairs(runtimes) do runtime:stop() end
+		for name, runtime in pairs(runtimes) do
+			env.runtimes[name] = nil
+			runtime:stop()
+		end
 		error(message, 0)
-	end
-	for cpu, runtime in pairs(runtimes) do
-		env.runtimes[instance(script, cpu)] = runtime
 	end
 end
 
@@ -52,9 +65,7 @@ function runner.run(script, context, percpu)
 	if percpu then
 		return run_percpu(script, context)
 	end
-	local runtime = lunatik.runtime(script, context)
-	env.runtimes[script] = runtime
-	return runtime
+	return start(script, script, context)
 end
 
 --- Loads a script, and runs the function that it returns in a kernel thread.

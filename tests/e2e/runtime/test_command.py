@@ -112,6 +112,34 @@ def test_percpu_makes_one_for_each(machine: Machine) -> None:
     assert machine.succeed("lunatik list") == ""
 
 
+@pytest.mark.parametrize("words", ["hello", "hello softirq percpu"])
+def test_at_once_only_one_gets_in(machine: Machine, words: str) -> None:
+    put(machine, "hello", 'require("linux").schedule(200) return function() end')
+    run = f"lunatik run {words} 2>&1"
+    said = machine.succeed(f"for i in 1 2 3 4 5; do {{ {run} && echo in; }} & done; wait")
+    assert said.count("in\n") == 1, said
+    assert said.count("hello is already running") == 4, said
+    assert len(machine.succeed("lunatik list").splitlines()) == 1
+    assert "already running" in machine.execute("lunatik run hello").stderr
+    machine.succeed("lunatik stop hello", f"{run} | {{ ! grep . ; }}", "lunatik stop hello")
+
+
+@pytest.mark.machine(cpus=2)
+def test_percpu_that_fails_leaves_nothing(machine: Machine) -> None:
+    put(
+        machine,
+        "half",
+        'local e = require("lunatik")._ENV '
+        "e.turns = (e.turns or 0) + 1 assert(e.turns < 2, 'no more')",
+    )
+    done = machine.execute("lunatik run half softirq percpu")
+    assert done.status == 1
+    assert "no more" in done.stderr
+    assert machine.succeed("lunatik list") == ""
+    machine.succeed("lunatik -e 'require(\"lunatik\")._ENV.turns = -9'")
+    machine.succeed("lunatik run half softirq percpu", "lunatik stop half")
+
+
 def test_spawn_and_stop(machine: Machine) -> None:
     put(machine, "ticker", TICKER)
     machine.succeed("lunatik spawn ticker", "ps -e | grep ticker", "lunatik stop ticker")
