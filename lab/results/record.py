@@ -110,12 +110,13 @@ class Patch(Record):
 
 
 class KernelFacts(Record):
-    """The kernel under test."""
+    """The kernel under test; `compiler` as it says itself what it is."""
 
     name: str
     version: str
     flavour: str
     key: str
+    compiler: str = ""
     patches: tuple[Patch, ...] = ()
 
 

@@ -39,8 +39,11 @@ class Cell(BaseModel):
 
     Attributes:
         run: name of the run that it belongs to.
-        name: "<kernel>-<flavour>-<shard>", the directory of its results.
+        name: "<kernel>-<flavour>-<shard>", the directory of its results; clang's
+            have "-llvm" before the shard.
         kernel, modules, image: keys of artifacts.
+        kernel_name: as in the manifest; empty for what the artifact was first
+            built as. The same bits may go by several names and flavours.
         patience: time limits are multiplied by it.
         memory: MiB of a machine that does not say otherwise.
         tests: pytest's paths and node ids, relative to the checkout where they
@@ -58,6 +61,7 @@ class Cell(BaseModel):
     run: str
     name: str = Field(pattern=r"^[\w.+-]+$")
     kernel: str
+    kernel_name: str = ""
     modules: str | None = None
     image: str
     flavour: str

@@ -22,6 +22,7 @@ class Built:
 
     Attributes:
         tests: what is run on it where the user names no tests.
+        llvm: whether clang built it.
     """
 
     kernel: Kernel
@@ -29,6 +30,17 @@ class Built:
     image: Image
     flavour: FlavourSpec
     tests: tuple[str, ...] = ()
+    llvm: bool = False
+
+    @property
+    def name(self) -> str:
+        """As its cells are called, without the shard."""
+        return called(self.kernel.name, self.kernel.flavour, llvm=self.llvm)
+
+
+def called(kernel: str, flavour: str, *, llvm: bool) -> str:
+    """A kernel and flavour by one name: "6.12-default", or "6.12-default-llvm"."""
+    return f"{kernel}-{flavour}" + ("-llvm" if llvm else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +91,12 @@ def _peer(stage: Built) -> Peer:
 
 def _cells(stage: Built, way: Way, *, run: str, times: Times) -> Iterator[Cell]:
     place = Place(kernel=stage.kernel.name, flavour=stage.kernel.flavour)
-    base = re.sub(r"[^\w.+-]+", "-", f"{stage.kernel.name}-{stage.kernel.flavour}")
+    base = re.sub(r"[^\w.+-]+", "-", stage.name)
     cell = Cell(
         run=run,
         name=f"{base}-1",
         kernel=stage.kernel.key,
+        kernel_name=stage.kernel.name,
         modules=stage.modules.key if stage.modules else None,
         image=stage.image.key,
         flavour=stage.kernel.flavour,

@@ -33,7 +33,9 @@ class Rig:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "kernel", self._kernel(self.cell.kernel))
+        cell = self.cell
+        kernel = self._kernel(cell.kernel, name=cell.kernel_name, flavour=cell.flavour)
+        put(self, "kernel", kernel)
         put(self, "modules", self._modules(self.cell.modules))
         image = self._artifact("image", self.cell.image)
         put(
@@ -47,9 +49,14 @@ class Rig:
             ),
         )
 
-    def _kernel(self, key: str) -> Kernel:
+    def _kernel(self, key: str, *, name: str, flavour: str) -> Kernel:
+        """The kernel of a key, under the names that this run has for it."""
         found = self._artifact("kernel", key)
-        return load_kernel(key=found.key, path=found.path)
+        kernel = load_kernel(key=found.key, path=found.path)
+        return replace(kernel, name=name or kernel.name, flavour=flavour)
+
+    def _kernel_of_peer(self, peer: Peer) -> Kernel:
+        return self._kernel(peer.kernel, name=peer.name, flavour=peer.flavour)
 
     def _modules(self, key: str | None) -> ModuleSet | None:
         if key is None:
@@ -105,7 +112,7 @@ class Rig:
         modules = self._modules(peer.modules)
         return replace(
             self.spec(name),
-            kernel=self._kernel(peer.kernel).bzimage,
+            kernel=self._kernel_of_peer(peer).bzimage,
             payload=modules.payload if modules else None,
             memory=peer.memory,
             cmdline=peer.cmdline,
@@ -129,7 +136,7 @@ class Rig:
     def _peers(self) -> tuple[tuple[Kernel, ModuleSet | None], ...]:
         # A store that a cell was carried to may lack what its tests do not use.
         return tuple(
-            (self._kernel(peer.kernel), self._modules(peer.modules))
+            (self._kernel_of_peer(peer), self._modules(peer.modules))
             for peer in self.cell.peers
             if peer.kernel != self.cell.kernel and self.store.find("kernel", peer.kernel)
         )

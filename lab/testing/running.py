@@ -185,6 +185,7 @@ def _kernel_facts(rig: Rig) -> KernelFacts:
         version=rig.kernel.version,
         flavour=rig.kernel.flavour,
         key=rig.kernel.key,
+        compiler=said.get("toolchain", {}).get("cc", ""),
         patches=tuple(
             Patch(name=patch["name"], sha256=patch["sha256"]) for patch in said.get("patches", ())
         ),

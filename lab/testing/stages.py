@@ -17,7 +17,7 @@ from lab.modules.build import build_modules
 from lab.modules.tree import ModuleTree, module_trees
 from lab.paths import expand
 from lab.store import Store
-from lab.testing.planning import Built
+from lab.testing.planning import Built, called
 
 USUAL_FLAVOUR = "default"
 
@@ -61,7 +61,8 @@ class Stage:
     @property
     def name(self) -> str:
         """As cells are called, without the shard."""
-        return f"{self.recipe.source.name}-{self.recipe.flavour}"
+        recipe = self.recipe
+        return called(recipe.source.name, recipe.flavour, llvm=recipe.llvm)
 
 
 def select(
@@ -172,6 +173,7 @@ class Workshop:
             image=self.image(),
             flavour=self.manifest.flavour(stage.recipe.flavour),
             tests=stage.tests,
+            llvm=stage.recipe.llvm,
         )
 
     def image(self) -> Image:

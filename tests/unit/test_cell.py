@@ -45,6 +45,13 @@ def test_one_cell_for_each_kernel_and_flavour() -> None:
     ]  # fmt: skip
 
 
+def test_a_cell_knows_its_kernels_name_and_compiler() -> None:
+    way = Way(words=WORDS, shared=False)
+    gcc, clang = built("6.12", "default"), replace(built("6.12", "default"), llvm=True)
+    assert names(gcc, clang, way=way) == ["6.12-default-1", "6.12-default-llvm-1"]
+    assert [cell.kernel_name for cell in plan([gcc], way, run="r", times=Times())] == ["6.12"]
+
+
 def test_shards_and_the_shared_machine_of_debug() -> None:
     way = Way(words=WORDS, shards=2, workers=2)
     known = {Place(kernel="6.12", flavour="debug"): {"t": 1.5}}

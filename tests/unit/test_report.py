@@ -50,7 +50,9 @@ def report(tmp_path: Path, *, logs: str = "nodes/bad/alice") -> str:
         ),
     )  # fmt: skip
     cell = CellResult(
-        name="c", kernel=KernelFacts(name="6.12", version="6.12.1", flavour="default", key="k"),
+        name="c",
+        kernel=KernelFacts(name="6.12", version="6.12.1", flavour="default", key="k",
+                           compiler="gcc 12.2.0"),
         modules_key=None, modules={}, image_key="i", provider="qemu", accel="tcg", workers=0,
         host=HostFacts(system="", python="", qemu="", cpus=1, memory=1),
         started=0, seconds=3, exit=1, tests=tests,
@@ -72,6 +74,10 @@ def test_needs_no_network(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=[\"'](https?:)?//", text)
     assert "@import" not in text
     assert "url(" not in text
+
+
+def test_the_compiler_is_told(tmp_path: Path) -> None:
+    assert "gcc 12.2.0" in report(tmp_path)
 
 
 def test_failures_come_first(tmp_path: Path) -> None:

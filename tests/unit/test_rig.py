@@ -15,6 +15,7 @@ from lab.store import Artifact, Store
 from lab.testing import rig as module
 from lab.testing.cell import Cell, Peer
 from lab.testing.rig import Rig
+from lab.testing.running import _kernel_facts
 
 
 @pytest.fixture
@@ -24,7 +25,12 @@ def rig(tmp_path: Path) -> Rig:
 
     def kernel(flavour: str) -> Artifact:
         def build(directory: Path) -> None:
-            said = {"name": "6.12", "release": "6.12.1", "flavour": flavour}
+            said = {
+                "name": "6.12",
+                "release": "6.12.1",
+                "flavour": flavour,
+                "toolchain": {"cc": "gcc 12.2.0"},
+            }
             (directory / "build.json").write_text(json.dumps(said))
 
         return store.make("kernel", {"flavour": flavour}, build)
@@ -54,6 +60,21 @@ def test_a_machine_is_known_by_what_it_boots(rig: Rig) -> None:
     assert rig.kernel_of(own).flavour == "default"
     assert rig.kernel_of(peer).flavour == "debug"
     assert rig.kernel_of(replace(own, kernel=Path("/elsewhere"))) == rig.kernel
+
+
+def test_the_same_bits_go_by_the_names_of_the_cell(rig: Rig) -> None:
+    """Flavours that come to one kernel are two columns of the report, whoever built it."""
+    peer = Peer(name="mine", flavour="net", kernel=rig.cell.peers[0].kernel)
+    other = rig.cell.model_copy(
+        update={"kernel_name": "6.12-mine", "flavour": "mild", "peers": (peer,)}
+    )
+    facts = _kernel_facts(Rig(other, rig.store))
+    assert (facts.name, facts.flavour, facts.key) == ("6.12-mine", "mild", rig.kernel.key)
+    assert facts.compiler == "gcc 12.2.0"
+    kernel, _ = Rig(other, rig.store).modules_for(peer.kernel)
+    assert (kernel.name, kernel.flavour) == ("mine", "net")
+    # A cell of before they were told apart.
+    assert _kernel_facts(rig).name == "6.12"
 
 
 def test_stacks_of_a_peer_are_read_with_its_symbols(rig: Rig) -> None:
