@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from lab.kernel.artifact import Kernel, load_kernel
 from lab.kernel.compiler_errors import first_error
 from lab.kernel.config import config_digest, configure, gather, tell_additions
 from lab.kernel.devel import publish_devel
-from lab.kernel.make import ARCH, MAKE_LOCK, environment, make_argv, variables
+from lab.kernel.make import ARCH, MAKE_LOCK, environment, make_argv, settled, variables
 from lab.kernel.recipe import KernelRecipe
 from lab.kernel.toolchain import Toolchain, find_toolchain
 from lab.process import ProgramFailed, run
@@ -312,8 +311,7 @@ def unclean(output: Path) -> Iterator[None]:
     """
     mark = output.parent / "unclean"
     if mark.exists():
-        with (output.parent / MAKE_LOCK).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until the last child of that make has gone
+        with settled(output.parent / MAKE_LOCK):
             heal(output)
     mark.touch()
     try:

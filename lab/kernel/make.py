@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.kernel.toolchain import Toolchain
@@ -62,6 +64,18 @@ def guard(lock: Path) -> list[str]:
         *("flock", "--no-fork", str(lock)),
         *("nice", "-n5"),
     ]
+
+
+@contextmanager
+def settled(lock: Path) -> Iterator[None]:
+    """When the last child of a make that was killed has gone; no other begins meanwhile.
+
+    Args:
+        lock: that of ``guard``.
+    """
+    with lock.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def variables(*, source: Path, output: Path, toolchain: Toolchain) -> dict[str, str]:

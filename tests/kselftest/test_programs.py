@@ -66,7 +66,8 @@ def test_program(
         unpack(found, machine)
         if before:
             machine.succeed(before)
-        text = output(machine, program, limit, seconds)
+        command = f"cd /opt/kselftest && {found.command(program, seconds)} 2>&1"
+        text = machine.execute(command, timeout=limit + SLACK / 2).stdout
         print(text)
         machine.succeed(AFTER)
         machine.stop()
@@ -85,11 +86,6 @@ def test_program(
 def unpack(found: Selftests, machine: Machine) -> None:
     machine.copy_to(packed(found), "/tmp/kselftest.tar")
     machine.succeed("mkdir /opt/kselftest && tar -xf /tmp/kselftest.tar -C /opt/kselftest")
-
-
-def output(machine: Machine, program: str, limit: float, seconds: float) -> str:
-    command = f"cd /opt/kselftest && ./run_kselftest.sh -o {seconds:.0f} -t {program} 2>&1"
-    return machine.execute(command, timeout=limit + SLACK / 2).stdout
 
 
 def packed(found: Selftests) -> bytes:
