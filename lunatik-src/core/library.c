@@ -96,18 +96,27 @@ lua_Integer lunatik_optfieldrange(lua_State *L, int table, const char *name,
 }
 EXPORT_SYMBOL_GPL(lunatik_optfieldrange);
 
-/* The string stays on the stack: a metamethod may have made it for us only. */
-const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_t *length)
+/* The value stays on the stack: a metamethod may have made it for us only. */
+static const char *field_string(lua_State *L, const char *name, size_t *length)
 {
-	const char *value;
-
-	if (lua_getfield(L, table, name) != LUA_TSTRING)
+	if (lua_type(L, -1) != LUA_TSTRING)
 		luaL_error(L, "bad field '%s' (string expected, got %s)", name,
 			   luaL_typename(L, -1));
-	value = lua_tolstring(L, -1, length);
-	return value;
+	return lua_tolstring(L, -1, length);
+}
+
+const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_t *length)
+{
+	lua_getfield(L, table, name);
+	return field_string(L, name, length);
 }
 EXPORT_SYMBOL_GPL(lunatik_fieldstring);
+
+const char *lunatik_optfieldstring(lua_State *L, int table, const char *name, size_t *length)
+{
+	return lua_getfield(L, table, name) == LUA_TNIL ? NULL : field_string(L, name, length);
+}
+EXPORT_SYMBOL_GPL(lunatik_optfieldstring);
 
 int lunatik_fieldref(lua_State *L, int table, const char *name, bool optional)
 {

@@ -293,7 +293,8 @@ lua_Integer lunatik_optrange(lua_State *L, int arg, lua_Integer fallback,
  * Fields of the table at @table, as in netfilter.register{hooknum = ...}. The
  * messages name the field. lunatik_fieldref() checks for a
  * function; lunatik_fieldstring() leaves the string on the stack,
- * which keeps it alive (the field need not); lunatik_fieldref() gives a
+ * which keeps it alive (the field need not), and lunatik_optfieldstring()
+ * leaves nil there and gives NULL when it is absent; lunatik_fieldref() gives a
  * reference (see lunatik_ref()), or LUA_NOREF when it is absent and @optional.
  */
 lua_Integer lunatik_fieldrange(lua_State *L, int table, const char *name,
@@ -302,6 +303,7 @@ lua_Integer lunatik_optfieldrange(lua_State *L, int table, const char *name,
 				  lua_Integer fallback,
 				  lua_Integer min, lua_Integer max);
 const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_t *length);
+const char *lunatik_optfieldstring(lua_State *L, int table, const char *name, size_t *length);
 int lunatik_fieldref(lua_State *L, int table, const char *name, bool optional);
 
 /* References that keep a script's value (a callback) alive in its runtime. */

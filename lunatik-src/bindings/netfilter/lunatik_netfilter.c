@@ -225,17 +225,6 @@ static unsigned int hook_fallback(lua_State *L, int table)
 	return verdicts[i];
 }
 
-static const char *hook_device(lua_State *L, int table)
-{
-	const char *name;
-
-	if (lua_getfield(L, table, "dev") == LUA_TNIL)
-		return NULL;
-	name = luaL_checkstring(L, -1);	/* the table keeps it */
-	lua_pop(L, 1);
-	return name;
-}
-
 /* The last position of a family: the kernel WARNs about any other. */
 static int hook_last(lua_State *L, u8 pf)
 {
@@ -276,7 +265,7 @@ static void hook_read(lua_State *L, int table, struct nf_lua_hook *hook)
 
 struct registration {
 	struct nf_lua_hook checked;	/* what is taken so far */
-	const char *device;		/* NULL: none */
+	const char *device;		/* on the stack; NULL: none */
 };
 
 static void registration_take(lua_State *L, void *arg)
@@ -329,7 +318,7 @@ static int netfilter_register(lua_State *L)
 	lunatik_checksleep(L, "netfilter.register");
 	luaL_checktype(L, 1, LUA_TTABLE);
 	hook_read(L, 1, checked);
-	registration.device = hook_device(L, 1);
+	registration.device = lunatik_optfieldstring(L, 1, "dev", NULL);
 	if (hook_wants_device(&checked->ops) != !!registration.device)
 		luaL_error(L, registration.device ?
 			   "field 'dev' is for netdev hooks and inet ingress only" :

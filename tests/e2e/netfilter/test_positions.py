@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from wiring import BRIDGED, ROUTED, flow, hook, hooks, wire
+from wiring import BRIDGED, PORT, ROUTED, flow, hook, hooks, run, wire
 
 from lab.vm.machine import Machine
 
@@ -105,6 +105,31 @@ def test_priorities_decide_who_is_first(machine: Machine) -> None:
     assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["lost"], "marked before"
 
 
+def test_name_of_a_device_need_not_be_the_tables_own(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    # Made for whoever asks, and gone before the hook is in, its memory somebody else's.
+    run(
+        machine,
+        PORT
+        + """
+        local others = {}
+        local function drop(skb) return port(skb) == 9999 and DROP or ACCEPT end
+        local made = {
+            dev = function() return string.char(114, 97) end,
+            hook = function()
+                collectgarbage()
+                for number = 1, 2000 do others[number] = tostring(number) end
+                return drop
+            end,
+        }
+        netfilter.register(setmetatable(
+            {pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS},
+            {__index = function(_, name) return made[name] and made[name]() end}
+        ))""",
+    )
+    assert flow(machine, "a", "b", "10.2.0.2", 9999, 9998) == ["lost", "arrived"]
+
+
 def test_queue_of_any_number(machine: Machine) -> None:
     wire(machine, ROUTED)
     hook(
@@ -144,6 +169,7 @@ NOWHERE = (
     ("hooknum = 0, pf = nf.proto.NETDEV", "dev"),
     ('hooknum = 1, pf = nf.proto.IPV4, dev = "lo"', "dev"),
     ('hooknum = 0, pf = nf.proto.NETDEV, dev = "none"', "ENODEV"),
+    ("hooknum = 0, pf = nf.proto.NETDEV, dev = 7", "bad field 'dev'"),
     ("hooknum = nf.inet.INGRESS, pf = nf.proto.IPV4", "hooknum"),
     ("hooknum = 3, pf = nf.proto.ARP", "hooknum"),
     ("hooknum = nf.br.BROUTING, pf = nf.proto.BRIDGE", "hooknum"),
