@@ -118,6 +118,22 @@ const char *lunatik_optfieldstring(lua_State *L, int table, const char *name, si
 }
 EXPORT_SYMBOL_GPL(lunatik_optfieldstring);
 
+int lunatik_fieldoption(lua_State *L, int table, const char *name, int fallback,
+			const char *const *options)
+{
+	const char *value = lunatik_optfieldstring(L, table, name, NULL);
+	int i = fallback;
+
+	if (value)
+		for (i = 0; options[i] && strcmp(options[i], value); i++)
+			;
+	if (!options[i])
+		luaL_error(L, "bad field '%s' (invalid option '%s')", name, value);
+	lua_pop(L, 1);
+	return i;
+}
+EXPORT_SYMBOL_GPL(lunatik_fieldoption);
+
 int lunatik_fieldref(lua_State *L, int table, const char *name, bool optional)
 {
 	int type = lua_getfield(L, table, name);

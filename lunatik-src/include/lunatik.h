@@ -294,7 +294,8 @@ lua_Integer lunatik_optrange(lua_State *L, int arg, lua_Integer fallback,
  * messages name the field. lunatik_fieldref() checks for a
  * function; lunatik_fieldstring() leaves the string on the stack,
  * which keeps it alive (the field need not), and lunatik_optfieldstring()
- * leaves nil there and gives NULL when it is absent; lunatik_fieldref() gives a
+ * leaves nil there and gives NULL when it is absent; lunatik_fieldoption() gives
+ * the string's index in @options, which end with NULL; lunatik_fieldref() gives a
  * reference (see lunatik_ref()), or LUA_NOREF when it is absent and @optional.
  */
 lua_Integer lunatik_fieldrange(lua_State *L, int table, const char *name,
@@ -304,6 +305,8 @@ lua_Integer lunatik_optfieldrange(lua_State *L, int table, const char *name,
 				  lua_Integer min, lua_Integer max);
 const char *lunatik_fieldstring(lua_State *L, int table, const char *name, size_t *length);
 const char *lunatik_optfieldstring(lua_State *L, int table, const char *name, size_t *length);
+int lunatik_fieldoption(lua_State *L, int table, const char *name, int fallback,
+			const char *const *options);
 int lunatik_fieldref(lua_State *L, int table, const char *name, bool optional);
 
 /* References that keep a script's value (a callback) alive in its runtime. */

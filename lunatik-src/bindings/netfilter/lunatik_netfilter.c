@@ -217,12 +217,8 @@ static unsigned int hook_fallback(lua_State *L, int table)
 {
 	static const char *const names[] = { "open", "closed", NULL };
 	static const unsigned int verdicts[] = { NF_ACCEPT, NF_DROP };
-	int i;
 
-	lua_getfield(L, table, "fallback");
-	i = luaL_checkoption(L, -1, "open", names);
-	lua_pop(L, 1);
-	return verdicts[i];
+	return verdicts[lunatik_fieldoption(L, table, "fallback", 0, names)];
 }
 
 /* The last position of a family: the kernel WARNs about any other. */

@@ -929,17 +929,6 @@ struct xdp_options {
 	u32 fallback;
 };
 
-static int optfield(lua_State *L, const char *name, const char *fallback,
-		    const char *const *names)
-{
-	int i;
-
-	lua_getfield(L, 2, name);
-	i = luaL_checkoption(L, -1, fallback, names);
-	lua_pop(L, 1);
-	return i;
-}
-
 static void options_read(lua_State *L, struct xdp_options *options)
 {
 	static const char *const modes[] = { "any", "native", "generic", NULL };
@@ -949,8 +938,8 @@ static void options_read(lua_State *L, struct xdp_options *options)
 
 	luaL_checktype(L, 2, LUA_TTABLE);
 	options->dev = lunatik_fieldstring(L, 2, "dev", NULL);
-	options->flags = flags[optfield(L, "mode", "any", modes)];
-	options->fallback = actions[optfield(L, "fallback", "open", fallbacks)];
+	options->flags = flags[lunatik_fieldoption(L, 2, "mode", 0, modes)];
+	options->fallback = actions[lunatik_fieldoption(L, 2, "fallback", 0, fallbacks)];
 }
 
 /* Notes the object when it is held. */

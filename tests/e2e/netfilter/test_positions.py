@@ -175,6 +175,7 @@ NOWHERE = (
     ("hooknum = nf.br.BROUTING, pf = nf.proto.BRIDGE", "hooknum"),
     ("hooknum = 0, pf = nf.proto.UNSPEC", "pf"),
     ("hooknum = 0, pf = 4", "pf"),
+    ('hooknum = 0, pf = nf.proto.IPV4, fallback = "x"', "bad field 'fallback'"),
 )
 
 
