@@ -13,6 +13,7 @@ local BLOCKED <const> = {
 
 local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 local HEADER <const> = 12
+local RESPONSE <const> = 0x80		-- in the third byte
 local NAME_MAX <const> = 255		-- longer ones no server answers
 local NXDOMAIN <const> = 3
 
@@ -46,14 +47,15 @@ end
 -- The query's own header and question, as an answer without records.
 local function refusal(payload, last)
 	local recursion = payload:byte(3) & 1
-	return payload:sub(1, 2) .. string.char(0x80 | recursion, 0x80 | NXDOMAIN) ..
+	return payload:sub(1, 2) .. string.char(RESPONSE | recursion, 0x80 | NXDOMAIN) ..
 		"\0\1\0\0\0\0\0\0" .. payload:sub(HEADER + 1, last)
 end
 
 local function filter(skb)
 	local view = skb:data("net")
 	local start, _, port = packet.udp(view)
-	if port ~= 53 or #view < start + HEADER then
+	-- Two machines that answered answers would never end.
+	if port ~= 53 or #view < start + HEADER or view:getuint8(start + 2) & RESPONSE ~= 0 then
 		return ACCEPT
 	end
 	local payload = view:getstring(start)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 from frames import bring
+from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
@@ -49,6 +51,22 @@ def test_dns_block(node: Machine) -> None:
         assert "NXDOMAIN" in answer
         assert "10.9.9.9" not in answer
     assert "10.9.9.9" in node.succeed(f"{DRILL} @10.2.0.2 unblocked.example")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_dns_block_answers_no_answers(node: Machine, version: int) -> None:
+    node.succeed("lunatik run examples/dns_block softirq")
+    tally(node, "forward", passed="udp dport 53")
+    tally(node, "input", namespace="a", answers="udp sport 53")
+    header = IP(src="10.1.0.2", dst="10.2.0.2")
+    if version == 6:
+        header = IPv6(src="fd01::2", dst="fd02::2")
+    name = DNSQR(qname="www.blocked.example")
+    # From one server's port to another's.
+    bring(node, [bytes(header / UDP(sport=53, dport=53) / DNS(qr=qr, qd=name)) for qr in (1, 0)])
+    node.succeed("python3 /tmp/replay.py /tmp/frames a va")
+    assert tallied(node, "passed") == 1, "the answer"
+    assert tallied(node, "answers", namespace="a") == 1, "to the question"
 
 
 def test_dns_rewrite(node: Machine) -> None:
