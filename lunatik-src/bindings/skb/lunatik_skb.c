@@ -676,6 +676,7 @@ static int packet_resize(lua_State *L)
 	sum_forget(skb);
 	lunatik_try(L, packet_join(skb));
 	if (length <= skb->len) {
+		lunatik_charge(L, pieces(skb) / PIECES_A_UNIT);
 		lunatik_try(L, skb_ensure_writable(skb, min(length, skb_headlen(skb))));
 		lunatik_try(L, gso_shorten(skb, length));
 		lunatik_try(L, pskb_trim(skb, length));
