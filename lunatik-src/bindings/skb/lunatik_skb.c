@@ -1010,6 +1010,17 @@ static int packet_copy(lua_State *L)
 	return 1;
 }
 
+/*
+ * The packet's connection; NULL if it has none. A rule may have given it a
+ * template, for conntrack to make one by, which is all CPUs' and no connection.
+ */
+static struct nf_conn *packet_connection(lua_State *L, enum ip_conntrack_info *info)
+{
+	struct nf_conn *ct = nf_ct_get(packet_check(L)->skb, info);
+
+	return ct && !nf_ct_is_template(ct) ? ct : NULL;
+}
+
 /* Whoever listens to conntrack is told, as by nft. */
 static void connmark_set(struct nf_conn *ct, u32 mark)
 {
@@ -1021,9 +1032,8 @@ static void connmark_set(struct nf_conn *ct, u32 mark)
 
 static int packet_connmark(lua_State *L)
 {
-	struct sk_buff *skb = packet_check(L)->skb;
 	enum ip_conntrack_info info;
-	struct nf_conn *ct = nf_ct_get(skb, &info);
+	struct nf_conn *ct = packet_connection(L, &info);
 
 	if (!ct) {
 		lua_pushnil(L);
@@ -1049,7 +1059,7 @@ static int packet_mark(lua_State *L)
 static int packet_conntrack(lua_State *L)
 {
 	enum ip_conntrack_info info;
-	const struct nf_conn *ct = nf_ct_get(packet_check(L)->skb, &info);
+	const struct nf_conn *ct = packet_connection(L, &info);
 
 	if (!ct) {
 		lua_pushnil(L);
@@ -1065,7 +1075,7 @@ static int packet_conntrack(lua_State *L)
 static int packet_traffic(lua_State *L)
 {
 	enum ip_conntrack_info info;
-	struct nf_conn *ct = nf_ct_get(packet_check(L)->skb, &info);
+	struct nf_conn *ct = packet_connection(L, &info);
 	const struct nf_conn_acct *acct = ct ? nf_conn_acct_find(ct) : NULL;
 	int i;
 
@@ -1091,11 +1101,10 @@ static int packet_tuple(lua_State *L)
 		[IP_CT_DIR_REPLY] = "reply",
 		NULL
 	};
-	struct sk_buff *skb = packet_check(L)->skb;
+	enum ip_conntrack_info info;
+	struct nf_conn *ct = packet_connection(L, &info);
 	int direction = luaL_checkoption(L, 2, "original", directions);
 	const struct nf_conntrack_tuple *tuple;
-	enum ip_conntrack_info info;
-	struct nf_conn *ct = nf_ct_get(skb, &info);
 	size_t size;
 
 	if (!ct) {

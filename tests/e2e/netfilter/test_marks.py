@@ -56,6 +56,32 @@ def test_mark_of_a_connection_stays_with_it(machine: Machine) -> None:
     assert "mark=5 " in machine.succeed("conntrack -L -p udp --orig-port-dst 9999")
 
 
+def test_template_of_a_zone_is_no_connection(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    # As long as conntrack has not seen the packet, all that it has is what to make one by.
+    machine.succeed(
+        "nft 'add table inet t; "
+        "add chain inet t raw { type filter hook prerouting priority -300; }; "
+        "add rule inet t raw ct zone set 7'"
+    )
+    hook(
+        machine,
+        "INET",
+        "inet.PRE_ROUTING",
+        """
+        if port(skb) then
+            print("before", skb:connmark(5), skb:conntrack(), skb:tuple(), skb:traffic())
+        end
+        return ACCEPT""",
+        options="priority = -250, conntrack = true",
+    )
+    for address in ("10.2.0.2", "fd02::2"):
+        assert flow(machine, "a", "b", address, 9999, 9998) == ["arrived", "arrived"]
+    said = machine.succeed("dmesg | sed -n 's/.*hook: before//p'").split()
+    assert said == ["nil"] * 16
+    assert "zone=7" in machine.succeed("conntrack -L -p udp --orig-port-dst 9999")
+
+
 def test_vlan_of_a_packet(machine: Machine) -> None:
     wire(machine, BRIDGED)
     for end, host in (("a", 2), ("b", 3)):
