@@ -40,7 +40,7 @@ void lunatik_packet_drop(lua_State *L, struct lunatik_packet *packet);
  * struct lunatik_lending - a packet, for the length of one callback
  * @skb: the packet; the hook's
  * @state: where it is met
- * @readonly: the script may not change it; set it before lending
+ * @readonly: the script may not change its bytes; set it before lending
  * @mute: nothing can be sent from here; set it before lending
  *
  * The rest is what the script asks for meanwhile. On the stack of the hook.

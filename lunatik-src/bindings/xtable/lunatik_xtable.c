@@ -267,7 +267,10 @@ static int rule_run(struct sk_buff *skb, const struct xt_action_param *par,
 	return ret;
 }
 
-/* iptables holds pointers into the packet across matches: so it is read only. */
+/*
+ * iptables holds pointers into the packet across matches: so it is read only.
+ * Marks are not in its bytes, and matches of the kernel's own set them as well.
+ */
 static bool match_packet(const struct sk_buff *skb, struct xt_action_param *par)
 {
 	const struct xt_lua_info *info = par->matchinfo;

@@ -34,6 +34,8 @@ xtable.match{
     name = "writes",
     match = function(skb)
         print("write", pcall(function() skb:data():setuint8(0, 0) end))
+        local _, _, port = packet.udp(skb:data())
+        if port == 9993 then skb:mark(7) end
         return false
     end,
 }
@@ -69,6 +71,7 @@ def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -
         run(machine, SCRIPT, name="rules")
         machine.succeed(
             f"{tables} -A FORWARD -m lua --function writes",
+            f"{tables} -A FORWARD -m mark --mark 7 -j DROP",
             f"{tables} -A FORWARD -m lua --function hotdrop",
             f"{tables} -A FORWARD -m lua --function 'none such'",
             f"{tables} -A FORWARD -m lua --function port_is --argument 9999 -j DROP",
@@ -83,8 +86,8 @@ def test_rules_call_functions(machine: Machine, kernel: KernelInfo, path: str) -
         assert '-m lua --function "none such"' in saved
         machine.fail(f"{tables} -A FORWARD -m lua --function port_is --argument none")
         machine.fail(f"{tables} -A FORWARD -m lua --argument 1")
-        fates = flow(machine, "a", "b", address, 9999, 9998, 9997, 9996, 9995)
-        assert fates == ["lost", "arrived", "lost", "arrived", "lost"]
+        fates = flow(machine, "a", "b", address, 9999, 9998, 9997, 9996, 9995, 9993)
+        assert fates == ["lost", "arrived", "lost", "arrived", "lost", "lost"]
         fate = "arrived" if family == "iptables" else "lost"
         assert flow(machine, "a", "b", address, 9994) == [fate], "a function of one family"
         near = "10.1.0.1" if family == "iptables" else "fd01::1"
