@@ -144,10 +144,22 @@ struct transport {
 	__wsum pseudo;
 };
 
+/*
+ * What a header says that is left of the packet behind its first @before bytes.
+ * A super packet too long for the field (BIG TCP) says 0 there.
+ */
+static unsigned int length_said(const struct sk_buff *skb, __be16 field, unsigned int before)
+{
+	if (field || !skb_is_gso(skb) || !skb_is_gso_tcp(skb))
+		return ntohs(field);
+	return skb->len - skb_network_offset(skb) - before;
+}
+
 static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
 {
 	int offset = skb_network_offset(skb);
 	struct iphdr *header;
+	unsigned int length;
 	unsigned int size;
 	int ret = skb_ensure_writable(skb, offset + sizeof(*header));
 
@@ -158,12 +170,12 @@ static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
 	if (ret)
 		return ret;
 	header = ip_hdr(skb);
-	if (size < sizeof(*header) || ntohs(header->tot_len) < size ||
-	    ntohs(header->tot_len) > skb->len - offset)
+	length = length_said(skb, header->tot_len, 0);
+	if (size < sizeof(*header) || length < size || length > skb->len - offset)
 		return -EINVAL;
 	ip_send_check(header);
 	transport->start = offset + size;
-	transport->length = ntohs(header->tot_len) - size;
+	transport->length = length - size;
 	transport->protocol = ip_is_fragment(header) ? 0 : header->protocol;
 	transport->pseudo = csum_tcpudp_nofold(header->saddr, header->daddr,
 					       transport->length, header->protocol, 0);
@@ -185,7 +197,8 @@ static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
 	protocol = ipv6_hdr(skb)->nexthdr;
 	start = ipv6_skip_exthdr(skb, offset + sizeof(*header), &protocol, &fragment);
 	header = ipv6_hdr(skb);
-	end = offset + sizeof(*header) + ntohs(header->payload_len);
+	end = offset + sizeof(*header) +
+	      length_said(skb, header->payload_len, sizeof(*header));
 	/* Headers that are longer than the payload they are in are an enemy's. */
 	if (start < 0 || start > end || end > skb->len)
 		return -EINVAL;

@@ -206,6 +206,39 @@ def flows(sender: str, receiver: str, address: str, count: str) -> None:
     print(good, bad)
 
 
+def big_tcp(namespace: str, device: str, size: str) -> None:
+    """Have TCP make super packets of up to so many bytes; not every `ip` can for IPv4."""
+    enter(namespace)
+    near = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)  # NETLINK_ROUTE
+    # RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK; IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE.
+    body = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(device), 0, 0)
+    body += b"".join(struct.pack("=HHI", 8, kind, int(size)) for kind in (41, 63))
+    near.send(struct.pack("=IHHII", 16 + len(body), 16, 5, 1, 0) + body)
+    error = struct.unpack_from("=i", near.recv(4096), 16)[0]
+    if error:
+        raise SystemExit(f"{device}: {os.strerror(-error)}")
+
+
+def stream(sender: str, receiver: str, address: str, size: str) -> None:
+    """Send so many bytes over TCP at once; how many came."""
+    enter(receiver)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, 9999), family=family)
+    enter(sender)
+    here = socket.create_connection((address, 9999))
+    there, _ = server.accept()
+
+    def send() -> None:
+        here.sendall(bytes(int(size)))
+        here.close()
+
+    threading.Thread(target=send).start()
+    count = 0
+    while part := there.recv(1 << 16):
+        count += len(part)
+    print(count)
+
+
 def queue(number: str) -> None:
     """Let the first packet of a queue pass."""
     near = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER

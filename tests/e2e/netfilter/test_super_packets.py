@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from wiring import ROUTED, SET16, hook, wire
 
+from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
 ADDRESSES = pytest.mark.parametrize("address", ["10.2.0.2", "fd02::2"])
@@ -80,3 +81,42 @@ def test_super_packet_is_cut(machine: Machine, address: str, payload: int, came:
     hook(machine, "INET", "inet.FORWARD", body, before=SET16)
     assert train(machine, address, 8) == came
     machine.succeed("dmesg | grep 'together.*8000'")
+
+
+@ADDRESSES
+def test_packet_too_long_for_its_header_has_its_sum(
+    machine: Machine, kernel: KernelInfo, address: str
+) -> None:
+    if ":" not in address and kernel.line < (6, 3):
+        pytest.skip("BIG TCP is for IPv6 only here")
+    wire(machine, ROUTED)
+    machine.succeed(
+        "python3 /tmp/clients.py big_tcp a va 150000",
+        # As much at once as there is, from the first on, whatever the host's pace.
+        "ip netns exec a sysctl -qw net.ipv4.tcp_tso_rtt_log=31 "
+        "net.ipv4.tcp_wmem='4096 4000000 6000000'",
+        "ip netns exec b sysctl -qw net.ipv4.tcp_rmem='4096 4000000 6000000'",
+        "ip -n a route change default via 10.1.0.1 initcwnd 400",
+        "ip -n a -6 route change default via fd01::1 initcwnd 400",
+        # Whole to the router, in pieces from there, and nobody takes a wrong sum for a good one.
+        "ethtool -K rb tx off",
+    )
+    hook(
+        machine,
+        "INET",
+        "inet.FORWARD",
+        """
+        local view = skb:data()
+        if #view > 65575 then
+            local start = tcp(view)
+            -- The urgent pointer, which means nothing without its flag.
+            view:setuint8(start + 19, 1)
+            print("summed", pcall(skb.checksum, skb))
+        end
+        return ACCEPT""",
+        before='local tcp = require("packet").tcp',
+    )
+    assert machine.succeed(f"python3 /tmp/clients.py stream a b {address} 2000000") == "2000000\n"
+    machine.succeed("dmesg | grep 'summed.*true'", "! dmesg | grep 'summed.*false'")
+    # A segment with a wrong sum comes again.
+    assert machine.succeed("ip netns exec a nstat -asz TcpRetransSegs").split()[-2] == "0"
