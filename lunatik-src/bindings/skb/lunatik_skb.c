@@ -30,6 +30,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <net/checksum.h>
+#include <net/dst_metadata.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
@@ -911,6 +912,24 @@ static int datagram_read(const struct sk_buff *skb, u8 pf, struct datagram *data
 	return skb_copy_bits(skb, offset, &datagram->udp, sizeof(datagram->udp));
 }
 
+/*
+ * No answer is from, or for, more than one: not even when it is a subnet's
+ * broadcast address, which only a route knows.
+ */
+static bool datagram_unicast(const struct sk_buff *skb, const struct datagram *datagram)
+{
+	const struct iphdr *ip = datagram->ip;
+	const struct ipv6hdr *ip6 = datagram->ip6;
+
+	if (ip6)
+		return ipv6_addr_type(&ip6->saddr) & ipv6_addr_type(&ip6->daddr) &
+		       IPV6_ADDR_UNICAST;
+	if (skb_valid_dst(skb) && skb_rtable(skb)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
+		return false;
+	return !ipv4_is_multicast(ip->saddr) && !ipv4_is_lbcast(ip->saddr) &&
+	       !ipv4_is_multicast(ip->daddr) && !ipv4_is_lbcast(ip->daddr);
+}
+
 static void reply_udp(struct sk_buff *reply, const struct datagram *datagram)
 {
 	struct udphdr *udp = skb_push(reply, sizeof(*udp));
@@ -974,6 +993,8 @@ static int packet_reply(lua_State *L)
 		lunatik_throw(L, EMSGSIZE);
 	sending_check(L, lending);
 	lunatik_try(L, datagram_read(packet->skb, lending->state->pf, &datagram));
+	if (!datagram_unicast(packet->skb, &datagram))
+		lunatik_throw(L, EADDRNOTAVAIL);
 	lunatik_charge(L, length / 16);
 
 	reply = alloc_skb(LL_MAX_HEADER + headers + length, GFP_ATOMIC | __GFP_NOWARN);

@@ -20,6 +20,18 @@ STAMPED = (
 )
 
 
+#: A datagram to all of a wire, by each kind of address there is for that.
+MANY = """
+import socket
+
+four, six = (socket.socket(family, socket.SOCK_DGRAM) for family in (2, 10))
+four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for address in ("224.0.0.1", "255.255.255.255", "10.1.0.255"):
+    four.sendto(b"lab", (address, 9999))
+six.sendto(b"lab", ("ff02::1%va", 9999))
+"""
+
+
 def client(machine: Machine, *words: object) -> str:
     """Run one of the clients of clients.py; what it printed."""
     return machine.succeed(f"python3 /tmp/clients.py {' '.join(map(str, words))}").strip()
@@ -92,6 +104,25 @@ def test_answers_are_refused_where_there_is_no_way_to_send_them(machine: Machine
     client(machine, "ask", "a", "10.1.0.1", 9999, "lab")
     for call in ("reset", "unreachable", "reply"):
         machine.wait_until_succeeds(f"dmesg | grep '{call}.*false.*EOPNOTSUPP'")
+
+
+def test_datagrams_for_many_have_no_reply(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        "inet.LOCAL_IN",
+        """
+        if port(skb) == 9999 then
+            print("reply", pcall(skb.reply, skb, "no"))
+            return DROP
+        end
+        return ACCEPT""",
+    )
+    machine.copy_to(MANY.encode(), "/tmp/many.py")
+    machine.succeed("ip netns exec a python3 /tmp/many.py")
+    machine.wait_until_succeeds("test $(dmesg | grep -c 'reply.*false.*EADDRNOTAVAIL') = 4")
+    machine.succeed("! dmesg | grep 'reply.*true'")
 
 
 def test_connection_of_a_packet(machine: Machine) -> None:
