@@ -1390,13 +1390,16 @@ void lunatik_lending_send(struct lunatik_lending *lending)
 	while ((skb = __skb_dequeue(&lending->replies)))
 		reply_send(lending, skb);
 
-	/* Before routing these leave the way of the answer on the packet. */
-	routed = skb_dst(lending->skb);
+	/*
+	 * Before routing these leave the way of the answer on the packet, also
+	 * in place of what a tunnel knows of it, which is no way.
+	 */
+	routed = skb_valid_dst(lending->skb);
 	if (lending->reset)
 		reset_send(lending);
 	if (lending->unreachable >= 0)
 		unreachable_send(lending);
-	if (!routed)
+	if (!routed && skb_valid_dst(lending->skb))
 		skb_dst_drop(lending->skb);
 	__this_cpu_write(sending, false);
 	local_bh_enable();
