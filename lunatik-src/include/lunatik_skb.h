@@ -75,6 +75,13 @@ void lunatik_packet_return(struct lunatik_packet *packet);
  */
 void lunatik_lending_send(struct lunatik_lending *lending);
 
+/* Did the script ask for nothing to be sent? */
+static inline bool lunatik_lending_idle(const struct lunatik_lending *lending)
+{
+	return !lending->reset && lending->unreachable < 0 &&
+	       skb_queue_empty(&lending->frames) && skb_queue_empty(&lending->replies);
+}
+
 /*
  * Is the packet that a hook is called with one that a script sends just now?
  * Then let it pass: a script that answers all packets would never end.

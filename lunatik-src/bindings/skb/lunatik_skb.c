@@ -1379,8 +1379,7 @@ void lunatik_lending_send(struct lunatik_lending *lending)
 	struct sk_buff *skb;
 	bool routed;
 
-	if (likely(!lending->reset && lending->unreachable < 0 &&
-		   skb_queue_empty(&lending->frames) && skb_queue_empty(&lending->replies)))
+	if (likely(lunatik_lending_idle(lending)))
 		return;
 
 	local_bh_disable();

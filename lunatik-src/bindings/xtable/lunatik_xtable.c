@@ -228,8 +228,8 @@ static void rule_duplicate(bool duplicate)
 
 static void rule_send(struct lunatik_lending *lending)
 {
-	/* Then nothing was accepted to be sent. */
-	if (lending->mute)
+	/* So it is where sending is muted. */
+	if (likely(lunatik_lending_idle(lending)))
 		return;
 	local_bh_disable();
 	rule_duplicate(true);
