@@ -21,6 +21,8 @@ local PENDING_MAX <const> = 500		-- connections that we wait for at once
 local PATIENCE <const> = 10000		-- ms, at least, for each of them
 
 local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
+local NEW <const> = nf.ct.info.NEW
+local SYN <const> = 2
 
 -- What has come of each ClientHello, by the connection's id. Those that are
 -- still in `older` when the ticker comes again are forgotten.
@@ -128,24 +130,41 @@ local function feed(state, sequence, bytes)
 	return state.refused and DROP or ACCEPT
 end
 
+-- A connection begins: with one sequence number, for a second one would have what
+-- comes by the first taken for seen before; and without data, which a server need
+-- not take, and whoever has sent some so (TCP fast open) sends again without.
+local function begin(id, sequence, size)
+	local state = pending[id] or older[id]
+	if state and state.answered then	-- one that is over, of the same id
+		state, pending[id], older[id] = nil, nil, nil
+	end
+	if size > 0 or state and state.first ~= sequence then
+		return DROP
+	elseif not pending[id] and count < PENDING_MAX then
+		count = count + 1
+		pending[id] = state or
+			{first = sequence, next = sequence + 1 & 0xffffffff, stream = ""}
+	end
+	return ACCEPT
+end
+
 local function filter(skb)
 	local view = skb:data("net")
 	local start, payload, _, port = packet.tcp(view)
 	if port ~= PORT then
 		return ACCEPT
 	end
-	local id = skb:conntrack()
-	local flags = view:getuint8(start + 13)
+	local id, info = skb:conntrack()
 	if not id then
 		return ACCEPT
-	elseif flags & 2 ~= 0 then		-- SYN: what comes now is the beginning
-		if count < PENDING_MAX then
-			count = count + 1
-			pending[id] = {next = packet.get32(view, start + 4) + 1 & 0xffffffff, stream = ""}
-		end
-		return ACCEPT
+	elseif view:getuint8(start + 13) & SYN ~= 0 then
+		-- One that has been answered goes on as it began.
+		return info == NEW and begin(id, packet.get32(view, start + 4), #view - payload) or ACCEPT
 	end
 	local state = pending[id] or older[id]
+	if state then
+		state.answered = info ~= NEW
+	end
 	if not state or payload == #view or (state.done and not state.refused) then
 		return ACCEPT
 	end
