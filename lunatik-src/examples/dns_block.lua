@@ -67,6 +67,7 @@ local function filter(skb)
 	return DROP
 end
 
+-- With conntrack, so that a message that came in pieces is whole.
 for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_OUT} do
-	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place}
+	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place, conntrack = true}
 end

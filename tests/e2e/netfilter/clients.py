@@ -102,6 +102,17 @@ def big(sender: str, receiver: str, address: str, size: str) -> None:
         print("lost")
 
 
+def answer(sender: str, receiver: str, address: str, words: str) -> None:
+    """Send a file from port 53; what came of it, in hexadecimal."""
+    here, there = ends(sender, receiver, address, 9999, 3)
+    here.bind(("", 53))
+    here.sendto(Path(words).read_bytes(), (address, 9999))
+    try:
+        print(there.recv(1 << 16).hex())
+    except TimeoutError:
+        print("lost")
+
+
 def train(sender: str, receiver: str, address: str, count: str, port: str = "9999") -> None:
     """Datagrams of 1000 bytes in one buffer, sent to 9999; of each that came to a port:
     number, size, bytes of 0xaa."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from frames import bring
 from scapy.layers.dns import DNS, DNSQR
@@ -76,6 +78,28 @@ def test_dns_rewrite(node: Machine) -> None:
         assert "2001:db8::50" in node.succeed(f"{DRILL} @{address} any.example AAAA")
     node.succeed("lunatik stop examples/dns_rewrite")
     assert "10.9.9.9" in node.succeed(f"{DRILL} @10.2.0.2 any.example A")
+
+
+def addresses(four: bytes, six: bytes) -> bytes:
+    """A DNS answer that does not fit one packet: a hundred A and AAAA records."""
+    head = bytes(2) + b"\x80\0" + b"".join(n.to_bytes(2, "big") for n in (1, 100, 0, 0))
+    question = b"\3any\7example\0" + b"\0\1\0\1"
+    records = [
+        b"\xc0\x0c" + kind + b"\0\1" + bytes(4) + len(value).to_bytes(2, "big") + value
+        for kind, value in ((b"\0\1", four), (b"\0\x1c", six))
+    ]
+    return head + question + b"".join(records * 50)
+
+
+@pytest.mark.parametrize("far", ["10.2.0.2", "fd02::2"])
+def test_dns_rewrite_of_an_answer_in_pieces(node: Machine, far: str) -> None:
+    node.succeed("lunatik run examples/dns_rewrite softirq")
+    node.copy_to(addresses(b"\x0a\x09\x09\x09", bytes(15) + b"\x09"), "/tmp/answer")
+    came = bytes.fromhex(client(node, "answer", "a", "b", far, "/tmp/answer"))
+    assert len(came) > 1500
+    assert came == addresses(
+        ipaddress.ip_address("192.0.2.80").packed, ipaddress.ip_address("2001:db8::50").packed
+    )
 
 
 @pytest.mark.parametrize("far", ["10.2.0.2", "[fd02::2]"])
