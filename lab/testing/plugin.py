@@ -57,7 +57,8 @@ MARKERS = (
     "machine(**shape): what the test's machine is like: memory=, cpus=, cmdline=, cold=True, ...",
     "limit(seconds): how long the test may take (60, times the flavour's patience)",
     "topology(name, bridge=False): the network of the `net` fixture: pair, router, lan or a file",
-    "amount(full, few=N): what the `amount` fixture gives; few in CI and under slow flavours",
+    "amount(full, few=N): what the `amount` fixture gives; few in CI and under slow flavours, "
+    "in_ci=N in CI only",
     "slow: takes more than ten seconds",
     "fresh: needs a machine of its own even where the others share one",
 )

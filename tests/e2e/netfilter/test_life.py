@@ -121,8 +121,8 @@ def test_copies_are_on_the_account_of_their_runtime(machine: Machine) -> None:
     machine.succeed("lunatik stop hook")
 
 
-@pytest.mark.limit(300)
-@pytest.mark.amount(1_000, few=200)
+@pytest.mark.limit(600)
+@pytest.mark.amount(1_000, in_ci=200)
 def test_again_and_again_in_and_out_under_traffic(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
     met = "local shared = require('lunatik')._ENV shared.met = (shared.met or 0) + 1 "
