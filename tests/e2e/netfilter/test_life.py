@@ -22,18 +22,47 @@ def test_hook_belongs_to_the_namespace_that_ran_it(machine: Machine) -> None:
     assert flow(machine, "b", "a", "10.1.0.2", 9999) == ["arrived"]
 
 
+@pytest.mark.limit(120)
 def test_namespace_goes_with_hooks_in_it(machine: Machine) -> None:
     wire(machine, ROUTED)
-    for position in ("PRE_ROUTING", "LOCAL_IN", "LOCAL_OUT"):
-        name = f"hook_{position.lower()}"
-        script = HOOK.format(body=DROP, pf="INET", hook=f"inet.{position}", options="")
-        run(machine, script, name=name, namespace="b")
+    places = {
+        "pre_routing": ("INET", "inet.PRE_ROUTING", ""),
+        "local_in": ("INET", "inet.LOCAL_IN", ""),
+        "local_out": ("INET", "inet.LOCAL_OUT", ""),
+        "ingress": ("NETDEV", "netdev.INGRESS", 'dev = "vb"'),
+        "egress": ("NETDEV", "netdev.EGRESS", 'dev = "vb"'),
+    }
+    body = "met() " + DROP
+    for name, (pf, place, options) in places.items():
+        met = f"""
+            local shared = require("lunatik")._ENV
+            local function met() shared.{name} = (shared.{name} or 0) + 1 end
+        """
+        script = met + HOOK.format(body=body, pf=pf, hook=place, options=options)
+        run(machine, script, name=f"hook_{name}", namespace="b")
+
+    def counted() -> list[int]:
+        """How many packets each has met."""
+        return [int(machine.lua(f"return require('lunatik')._ENV.{name} or 0")) for name in places]
+
+    machine.succeed(
+        "python3 /tmp/clients.py flood a 10.2.0.2 3600 >/tmp/sent 2>&1 & echo $! >/tmp/flood"
+    )
+    machine.wait_until_succeeds(
+        "lunatik -e 'assert((require(\"lunatik\")._ENV.pre_routing or 0) > 100)'"
+    )
+    machine.succeed("ip netns exec b ping -c 1 10.1.0.2")
+    assert min(counted()) > 0
     machine.succeed("ip netns delete b")
     # Its device goes when the namespace is cleaned up, its hooks before.
     machine.wait_until_succeeds("! ip link show rb")
+    machine.succeed("kill -0 $(cat /tmp/flood)", "kill $(cat /tmp/flood)")
+    before = counted()
     machine.succeed("ip netns add b; ip netns delete b")
-    for position in ("pre_routing", "local_in", "local_out"):
-        machine.succeed(f"lunatik stop hook_{position}")
+    assert flow(machine, "a", "-", "10.1.0.1", 9999) == ["arrived"]
+    assert counted() == before
+    for name in places:
+        machine.succeed(f"lunatik stop hook_{name}")
     assert machine.succeed("lunatik list") == ""
 
 
@@ -241,22 +270,70 @@ def test_table_shared_with_a_process_that_edits_it(machine: Machine) -> None:
     machine.lua(edit.format("nil"))
     assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
 
-    # And while it is being edited without end: never torn, never stale.
-    editor = """
-        local linux, thread = require("linux"), require("thread")
-        local blocked = require("lunatik")._ENV.blocked
-        return function()
-            while not thread.shouldstop() do
-                for i = 1, 50 do blocked["9999"] = true blocked[tostring(i)] = true end
-                for i = 1, 50 do blocked["9999"] = true blocked[tostring(i)] = nil end
-                linux.schedule(1)
-            end
-        end"""
-    machine.copy_to(editor.encode(), "/lib/modules/lua/editor.lua")
+
+#: What a process writes meanwhile; each a whole number of the same digits.
+EDITOR = """
+local linux, thread = require("linux"), require("thread")
+local edited = require("lunatik")._ENV.edited
+return function()
+    local round = 0
+    while not thread.shouldstop() do
+        round = round % 9 + 1
+        for _, key in ipairs{"one", "other"} do
+            edited[key] = tonumber(tostring(round):rep(15))
+        end
+        edited.gone = round % 2 == 0 or nil
+        -- Others come and go where these stand.
+        for i = 1, 50 do edited[tostring(i)] = round > 1 and round or nil end
+        linux.schedule(1)
+    end
+end"""
+
+
+@pytest.mark.limit(120)
+def test_table_is_read_while_a_process_edits_it(machine: Machine) -> None:
+    """Each value that a packet finds was written so, and later ones are found."""
+    wire(machine, ROUTED)
+    machine.lua(
+        "local lunatik, rcu = require('lunatik'), require('rcu') "
+        "lunatik._ENV.edited, lunatik._ENV.seen = rcu.table(16), rcu.table() "
+        "for _, key in ipairs{'one', 'other'} do lunatik._ENV.edited[key] = 0 end"
+    )
+    run(
+        machine,
+        PORT
+        + """
+        local shared = require("lunatik")._ENV
+        local edited, seen = shared.edited, shared.seen
+        local function note(what)
+            if not seen[what] then seen[what] = true end
+        end
+        netfilter.register{
+            hook = function(skb)
+                if port(skb) then
+                    note(tostring(edited.one))
+                    note(tostring(edited.other))
+                    note("gone: " .. tostring(edited.gone))
+                end
+                return ACCEPT
+            end,
+            pf = nf.proto.INET, hooknum = nf.inet.FORWARD,
+        }""",
+    )
+    machine.copy_to(EDITOR.encode(), "/lib/modules/lua/editor.lua")
     machine.succeed("lunatik spawn editor")
-    fates = flow(machine, "a", "b", "10.2.0.2", *[9999, 9998] * 5)
-    assert fates == ["lost", "arrived"] * 5
+    assert int(machine.succeed("python3 /tmp/clients.py flood a 10.2.0.2 5")) > 100
     machine.succeed("lunatik stop editor")
+    said = machine.lua(
+        "local said = {} "
+        "require('rcu').map(require('lunatik')._ENV.seen, function(key) said[#said + 1] = key end) "
+        "return table.concat(said, ',')"
+    )
+    seen = set(said.strip().split(","))
+    written = {"0"} | {str(digit) * 15 for digit in range(1, 10)}
+    assert seen - {"gone: true", "gone: nil"} <= written
+    assert len(seen & written) > 3, "what was written meanwhile"
+    assert {"gone: true", "gone: nil"} <= seen
 
 
 def test_half_a_registration_leaves_nothing_behind(machine: Machine) -> None:
