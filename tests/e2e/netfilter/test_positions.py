@@ -57,8 +57,9 @@ def test_bridged(machine: Machine) -> None:
         options="priority = nf.br.pri.FILTER_BRIDGED",
     )
     for (sender, receiver, _, _), expected in WAYS.items():
-        address = "10.3.0.1" if receiver == "-" else "10.3.0.3"
-        assert lost(machine, sender, receiver, address) == expected, (sender, receiver)
+        host = 1 if receiver == "-" else 3
+        for address in (f"10.3.0.{host}", f"fd03::{host}"):
+            assert lost(machine, sender, receiver, address) == expected, (receiver, address)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,17 @@ def test_arp(machine: Machine, position: str) -> None:
     machine.fail("ip netns exec a ping -c 1 -W 1 10.1.0.1")
     machine.succeed("lunatik stop hook")
     machine.wait_until_succeeds("ip netns exec a ping -c 1 -W 1 10.1.0.1")
+
+
+def test_arp_through_a_bridge(machine: Machine) -> None:
+    """Those of a bridge come to the hooks of ARP where br_netfilter is at work."""
+    wire(machine, BRIDGED)
+    machine.succeed("sysctl -qw net.bridge.bridge-nf-call-arptables=1")
+    hook(machine, "ARP", "arp.FORWARD", "return DROP")
+    machine.fail("ip netns exec a ping -c 1 -W 1 10.3.0.3")
+    # Who asks for the bridge's own address is not forwarded.
+    machine.succeed("ip netns exec a ping -c 1 -W 5 10.3.0.1", "lunatik stop hook")
+    machine.wait_until_succeeds("ip netns exec a ping -c 1 -W 1 10.3.0.3")
 
 
 def test_priorities_decide_who_is_first(machine: Machine) -> None:

@@ -46,11 +46,13 @@ done
 """
 
 BRIDGED = """set -e
+sysctl -qw net.core.devconf_inherit_init_net=1 net.ipv6.conf.default.accept_dad=0
 ip netns add a
 ip netns add b
 ip -batch - <<END
 link add br0 type bridge
 address add 10.3.0.1/24 dev br0
+address add fd03::1/64 dev br0 nodad
 link set br0 up
 link add pa type veth peer name va netns a
 link add pb type veth peer name vb netns b
@@ -61,6 +63,7 @@ for end in a/2 b/3; do
 ip -n ${end%/*} -batch - <<END
 link set lo up
 address add 10.3.0.${end#*/}/24 dev v${end%/*}
+address add fd03::${end#*/}/64 dev v${end%/*} nodad
 link set v${end%/*} up
 END
 done
