@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Lets so many packets a second of each source be forwarded, and no more. The
--- counters stand in a table that all CPUs and other scripts can see.
+-- counters stand in a table that other scripts can see. Run `percpu`, each CPU
+-- counts for itself, and the table of the last one is seen.
 --
 --	lunatik run examples/rate_limit softirq
 --	lunatik -e 'for_each = require("rcu").map

@@ -117,6 +117,16 @@ def test_name_is_taken_once(machine: Machine) -> None:
     machine.succeed("lunatik stop one", "lunatik run two softirq")
 
 
+@pytest.mark.machine(cpus=2)
+def test_names_are_not_for_each_cpu(machine: Machine) -> None:
+    machine.copy_to(SCRIPT.encode(), "/lib/modules/lua/rules.lua")
+    done = machine.execute("lunatik run rules softirq percpu")
+    assert done.status == 1
+    assert "EEXIST" in done.stderr
+    assert machine.succeed("lunatik list") == "", "the first is gone as well"
+    machine.succeed("lunatik run rules softirq")
+
+
 def test_what_is_refused_is_forgotten(machine: Machine) -> None:
     run(
         machine,
