@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What filters cost a packet, in guest instructions: the same on every host.
 
-One packet is led through IPv4's FORWARD again and again; see
-`lunatik-src/tests/benchhook`. The margin is what a filter adds to no hook.
+One packet is led through IPv4's FORWARD again and again, or the first two of a
+connection, by another source port each time; see `lunatik-src/tests/benchhook`.
+The margin is what a filter adds to no hook.
 
     lab test -s tests/bench/test_netfilter_cost.py
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,29 @@ EXAMPLES = Path(__file__).parents[2] / "lunatik-src/examples"
 
 HEAD = {"src": "10.1.0.2", "dst": "10.2.0.2"}
 DATAGRAM = bytes(IP(**HEAD) / UDP(sport=1024, dport=9999) / Raw(bytes(64)))
-SEGMENT = bytes(IP(**HEAD) / TCP(sport=1024, dport=443, flags="PA") / Raw(bytes(64)))
+TLS = {"sport": 1024, "dport": 443}
+SEGMENT = bytes(IP(**HEAD) / TCP(**TLS, flags="PA") / Raw(bytes(64)))
+
+
+def client_hello(name: bytes, size: int) -> bytes:
+    """A ClientHello (RFC 8446, 4.1.2) of so many bytes: the server's name and padding."""
+    entry = b"\0" + len(name).to_bytes(2, "big") + name
+    entry = len(entry).to_bytes(2, "big") + entry
+    extensions = b"\0\0" + len(entry).to_bytes(2, "big") + entry
+    body = b"\3\3" + bytes(32) + b"\x20" + bytes(32) + b"\0\2\x13\1" + b"\1\0"
+    padding = size - 5 - 4 - len(body) - 2 - len(extensions) - 4
+    extensions += b"\0\x15" + padding.to_bytes(2, "big") + bytes(padding)
+    body += len(extensions).to_bytes(2, "big") + extensions
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"\x16\3\1" + len(message).to_bytes(2, "big") + message
+
+
+#: How a TLS connection begins; about as much as curl sends.
+SYN = bytes(IP(**HEAD) / TCP(**TLS, flags="S", seq=1))
+HELLO, BLOCKED = (
+    bytes(IP(**HEAD) / TCP(**TLS, flags="PA", seq=2) / Raw(client_hello(name, 517)))
+    for name in (b"free.example", b"blocked.example")
+)
 
 ONE_BYTE = """
 local nf = require("linux.nf")
@@ -59,18 +84,34 @@ class Bench:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def cost(self, packet: bytes) -> int:
-        """Instructions of one way through FORWARD; the least of several tries."""
-        text = "".join(f"\\{byte:03d}" for byte in packet)
-        return int(self.machine.lua(f'return require("benchhook").forward("{text}", 50)'))
+    def cost(self, *packets: bytes) -> int:
+        """Instructions of one way through FORWARD; the least of several tries.
 
-    def of_script(self, script: str, packet: bytes) -> int:
-        """The same with a script's hooks in the way."""
-        self.machine.copy_to(script.encode(), "/lib/modules/lua/bench_filter.lua")
+        Two packets are a connection's first from one end, a new one each time.
+        """
+        return int(self.lead(*packets))
+
+    def lead(self, *packets: bytes) -> str:
+        """The same; "nil" where a packet was dropped."""
+        texts = ", ".join(
+            '"' + "".join(f"\\{byte:03d}" for byte in packet) + '"' for packet in packets
+        )
+        # Of connections no more than sni_block waits for.
+        what = f"forward({texts}, 50)" if len(packets) == 1 else f"connect({texts}, 20)"
+        return self.machine.lua(f'return require("benchhook").{what}').strip()
+
+    @contextlib.contextmanager
+    def script(self, text: str) -> Iterator[None]:
+        """A script's hooks are in the way."""
+        self.machine.copy_to(text.encode(), "/lib/modules/lua/bench_filter.lua")
         self.machine.succeed("lunatik run bench_filter softirq")
-        cost = self.cost(packet)
+        yield
         self.machine.succeed("lunatik stop bench_filter")
-        return cost
+
+    def of_script(self, text: str, *packets: bytes) -> int:
+        """The same with a script's hooks in the way."""
+        with self.script(text):
+            return self.cost(*packets)
 
     def of_rules(self, before: tuple[str, ...], after: str, packet: bytes) -> int:
         """The same with rules of somebody else's."""
@@ -95,7 +136,11 @@ def test_filters(machine: Machine) -> None:
     )
     costs["rate limiter"] = bench.of_script(example("rate_limit", LIMIT="1000000"), DATAGRAM)
     costs["SNI filter, other traffic"] = bench.of_script(example("sni_block"), DATAGRAM)
-    costs["SNI filter, a TLS segment"] = bench.of_script(example("sni_block"), SEGMENT)
+    costs["SNI filter, later TLS"] = bench.of_script(example("sni_block"), SEGMENT)
+    both = {"no hook": bench.cost(SYN, HELLO)}
+    both["SNI filter"] = bench.of_script(example("sni_block"), SYN, HELLO)
+    with bench.script(example("sni_block")):
+        assert bench.lead(SYN, BLOCKED) == "nil", "it reads the name"
     assert bench.cost(DATAGRAM) == pytest.approx(costs["no hook"], abs=5), "all are gone"
     # The last: its table stays, and each packet goes through that.
     costs["iptables-legacy, one byte"] = bench.of_rules(
@@ -106,5 +151,9 @@ def test_filters(machine: Machine) -> None:
     for name, cost in costs.items():
         print(f"  {name:26} {cost:>7} {cost - costs['no hook']:>7}", file=sys.stderr)
     print(f"bench-json {json.dumps({'packet, instructions': costs})}", file=sys.stderr)
+    print("\nbench SYN and ClientHello, instructions: total, over no hook", file=sys.stderr)
+    for name, cost in both.items():
+        print(f"  {name:26} {cost:>7} {cost - both['no hook']:>7}", file=sys.stderr)
+    print(f"bench-json {json.dumps({'SYN and ClientHello, instructions': both})}", file=sys.stderr)
     assert costs["no hook"] < costs["C hook, one byte"] < costs["Lua hook, one byte"]
     assert costs["Lua hook, one byte"] < costs["rate limiter"]

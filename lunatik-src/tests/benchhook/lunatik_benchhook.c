@@ -18,7 +18,9 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/sched.h>
 #include <linux/skbuff.h>
+#include <linux/tcp.h>
 #include <net/net_namespace.h>
+#include <net/netfilter/nf_conntrack.h>
 #include <net/xdp.h>
 #include <asm/msr.h>
 
@@ -125,6 +127,96 @@ static int bench_forward(lua_State *L)
 	return 1;
 }
 
+/* One way through FORWARD, its instructions added to @spent; false: it is gone. */
+static bool bench_forward_once(struct sk_buff *skb, u64 *spent)
+{
+	u64 begin = rdtsc_ordered();
+	int lives = bench_cross(skb, NF_INET_FORWARD);
+
+	*spent += rdtsc_ordered() - begin;
+	return lives == 1;
+}
+
+/* As if the other end had answered to @syn before @data came. */
+static void bench_follow(struct sk_buff *data, const struct sk_buff *syn)
+{
+	enum ip_conntrack_info info;
+	struct nf_conn *ct = nf_ct_get(syn, &info);
+
+	if (!ct)
+		return;
+	nf_conntrack_get(&ct->ct_general);
+	nf_ct_set(data, ct, IP_CT_ESTABLISHED);
+}
+
+/* A connection's first packets, which are consumed; false if one was dropped. */
+static bool bench_connection(struct sk_buff *syn, struct sk_buff *data, u64 *spent)
+{
+	bool lives;
+
+	local_bh_disable();
+	lives = bench_cross(syn, NF_INET_PRE_ROUTING) == 1 && bench_forward_once(syn, spent);
+	if (lives) {
+		bench_follow(data, syn);
+		lives = bench_forward_once(data, spent);
+		kfree_skb(syn);
+		if (lives)
+			kfree_skb(data);
+	} else {
+		kfree_skb(data);
+	}
+	local_bh_enable();
+	return lives;
+}
+
+static struct sk_buff *bench_segment(const char *bytes, size_t length, u16 port)
+{
+	struct sk_buff *skb = bench_packet(bytes, length);
+
+	if (skb)
+		tcp_hdr(skb)->source = htons(port);
+	return skb;
+}
+
+/*
+ * connect(syn, data, count) -> instructions of both on their way through FORWARD,
+ * by another source port each time; nil if one was dropped
+ */
+static int bench_connect(lua_State *L)
+{
+	size_t syn_length, data_length;
+	const char *syn_bytes = luaL_checklstring(L, 1, &syn_length);
+	const char *data_bytes = luaL_checklstring(L, 2, &data_length);
+	unsigned int count = lunatik_checkrange(L, 3, 1, 1000);
+	const size_t headers = sizeof(struct iphdr) + sizeof(struct tcphdr);
+	struct sk_buff *syn, *data;
+	u64 least = U64_MAX, spent;
+	unsigned int round, i;
+	u16 port = 1024;
+
+	lunatik_checksleep(L, "benchhook.connect");
+	if (min(syn_length, data_length) < headers || max(syn_length, data_length) > BENCH_PACKET)
+		luaL_error(L, "no segments");
+	for (round = 0; round < BENCH_ROUNDS; round++) {
+		for (i = 0, spent = 0; i < count; i++, port++) {
+			syn = bench_segment(syn_bytes, syn_length, port);
+			data = bench_segment(data_bytes, data_length, port);
+			if (!syn || !data) {
+				kfree_skb(syn);
+				kfree_skb(data);
+				lunatik_throw(L, ENOMEM);
+			}
+			if (!bench_connection(syn, data, &spent)) {
+				lua_pushnil(L);
+				return 1;
+			}
+		}
+		least = min(least, spent);
+	}
+	lua_pushinteger(L, div_u64(least, count));
+	return 1;
+}
+
 /* Frames of one round, and of one poll of NAPI. */
 #define BENCH_FRAMES	8
 
@@ -223,6 +315,7 @@ static int bench_receive(lua_State *L)
 
 static const luaL_Reg bench_functions[] = {
 	{ "forward", bench_forward },
+	{ "connect", bench_connect },
 	{ "receive", bench_receive },
 	{ "hook", bench_set_hook },
 	{ NULL, NULL }
