@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # A script that looks at every packet and lets it pass, in every position of IP,
 # bridges and ARP, in the first namespace and in each that a program makes by
-# `ip netns add`:
+# `ip netns add` or `unshare -n`:
 #
 #	lab kselftest net/netfilter --compare --before "$(cat tests/kselftest/hooks.sh)"
 set -e
@@ -41,6 +41,36 @@ fi
 exit $status
 END
 chmod +x /usr/local/sbin/ip
+
+# Of other options only what stands before the program by itself is understood.
+cat >/usr/local/sbin/unshare <<'END'
+#!/bin/sh
+options= net=
+for word; do
+	case $word in
+	-n | --net) net=1 ;;
+	-*) ;;
+	*) break ;;
+	esac
+	options="$options $word"
+done
+[ "$net" ] || exec /usr/bin/unshare "$@"
+for word in $options; do
+	shift
+done
+exec /usr/bin/unshare $options /usr/local/sbin/with-hooks "$@"
+END
+
+# The namespace of whoever runs it gets hooks before the program is begun.
+cat >/usr/local/sbin/with-hooks <<'END'
+#!/bin/sh
+name=look_unshared_$$
+cp /lib/modules/lua/look.lua "/lib/modules/lua/$name.lua"
+lunatik run "$name" softirq >/dev/null 2>/run/why ||
+	echo "no hooks for $*: $(cat /run/why)" >>/run/without
+exec "$@"
+END
+chmod +x /usr/local/sbin/unshare /usr/local/sbin/with-hooks
 
 # A program that met no hook says nothing about them.
 cat >/run/after <<'END'

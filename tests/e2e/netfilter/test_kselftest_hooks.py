@@ -28,11 +28,20 @@ def test_namespace_without_hooks_is_told(machine: Machine) -> None:
     assert entries(machine, "look_ns-1") > before, "its hooks are those of the second"
     machine.succeed("/run/after")
 
+    ping = "ip link set lo up; ping -c 1 127.0.0.1 >&2; echo $$"
+    for options in ("-n", "--net -m"):
+        number = machine.succeed(f"unshare {options} sh -c '{ping}'").strip()
+        assert entries(machine, f"look_unshared_{number}") > 0, options
+    assert machine.succeed("unshare -m echo 'a  b'") == "a  b\n"
+    machine.succeed("/run/after")
+
     machine.succeed("lunatik stop look")
     machine.fail("/run/after")
     machine.succeed("lunatik run look softirq; /run/after")
     machine.succeed("echo 'error(\"rotten\")' >/lib/modules/lua/look.lua; ip netns add ns-3")
+    assert machine.succeed("unshare -n echo 'a  b'") == "a  b\n"
     said = machine.execute("/run/after")
     assert said.status == 1
     assert "ns-3" in said.stdout
+    assert "no hooks for echo" in said.stdout
     assert "rotten" in said.stdout
