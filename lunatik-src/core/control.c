@@ -165,7 +165,7 @@ static ssize_t control_write(struct file *file, const char __user *text, size_t 
 
 	if (length > LUNATIK_CHUNK_MAX)
 		return -EFBIG;
-	copy = vmemdup_user(text, length);
+	copy = lunatik_fault() ? ERR_PTR(-ENOMEM) : vmemdup_user(text, length);
 	if (IS_ERR(copy))
 		return PTR_ERR(copy);
 

@@ -7,7 +7,6 @@
 
 #include <linux/atomic.h>
 #include <linux/completion.h>
-#include <linux/jump_label.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit_types.h>
 #include <linux/sizes.h>
@@ -156,15 +155,6 @@ extern struct workqueue_struct *lunatik_killqueue;
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);
 unsigned int lunatik_max_runtimes(void);
 u64 lunatik_total_memory(void);
-
-/* fault.c: should an allocation that is about to be made fail, for a test? */
-DECLARE_STATIC_KEY_FALSE(lunatik_faulty);
-bool lunatik_fault_due(void);
-
-static inline bool lunatik_fault(void)
-{
-	return static_branch_unlikely(&lunatik_faulty) && lunatik_fault_due();
-}
 
 /* memory.c */
 void *lunatik_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize);

@@ -7,12 +7,14 @@
  * While fail_nth is 0 this costs a jump that is patched away.
  */
 #include <linux/atomic.h>
+#include <linux/export.h>
 #include <linux/kernel.h>
 #include <linux/moduleparam.h>
 
 #include "core.h"
 
 DEFINE_STATIC_KEY_FALSE(lunatik_faulty);
+EXPORT_SYMBOL_GPL(lunatik_faulty);
 
 /* Allocations until the next fault; 0 and less: they fail, fail_times of them. */
 static atomic_long_t countdown;
@@ -27,6 +29,7 @@ bool lunatik_fault_due(void)
 
 	return left <= 0 && -left < READ_ONCE(fail_times);
 }
+EXPORT_SYMBOL_GPL(lunatik_fault_due);
 
 static int set_countdown(const char *text, const struct kernel_param *param)
 {

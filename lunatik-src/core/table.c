@@ -491,9 +491,10 @@ static int set_table(const char *key)
 {
 	struct table *table = lunatik_private(lunatik_env);
 	size_t length = strlen(key);
-	struct entry *entry;
+	struct entry *entry = NULL;
 
-	entry = kzalloc(struct_size(entry, key, length), GFP_KERNEL);
+	if (!lunatik_fault())
+		entry = kzalloc(struct_size(entry, key, length), GFP_KERNEL);
 	if (!entry)
 		return -ENOMEM;
 	entry->object = kernel_table(TABLE_KERNEL_BUCKETS);

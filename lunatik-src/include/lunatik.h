@@ -21,6 +21,7 @@
 
 #include <linux/bits.h>
 #include <linux/gfp_types.h>
+#include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/module.h>
@@ -283,6 +284,18 @@ void lunatik_checkaccount(lua_State *L, struct lunatik_runtime *runtime, size_t 
 
 /* Take it off again; any context. Whoever does keeps @runtime (lunatik_get()). */
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size);
+
+DECLARE_STATIC_KEY_FALSE(lunatik_faulty);
+bool lunatik_fault_due(void);
+
+/*
+ * Is an allocation to fail, for a test, that a binding is about to make by other
+ * means than those above? See tests/e2e/faults. Any context.
+ */
+static inline bool lunatik_fault(void)
+{
+	return static_branch_unlikely(&lunatik_faulty) && lunatik_fault_due();
+}
 
 /* Arguments; @arg is a stack index, as for luaL_check*. */
 lua_Integer lunatik_checkrange(lua_State *L, int arg, lua_Integer min, lua_Integer max);

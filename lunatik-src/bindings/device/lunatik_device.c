@@ -262,7 +262,8 @@ static ssize_t device_write(struct file *file, const char __user *buffer, size_t
 	};
 	ssize_t ret;
 
-	operation.buffer = vmemdup_user(buffer, operation.length);
+	operation.buffer = lunatik_fault() ? ERR_PTR(-ENOMEM) :
+			   vmemdup_user(buffer, operation.length);
 	if (IS_ERR(operation.buffer))
 		return PTR_ERR(operation.buffer);
 	ret = perform(&operation, do_write);

@@ -149,8 +149,10 @@ static int push_device(lua_State *L, const struct event *event)
 
 static void keep(struct notifier *notifier, const struct event *event, unsigned int max)
 {
-	struct event *copy = kmemdup(event, sizeof(*event), GFP_KERNEL);
+	struct event *copy = NULL;
 
+	if (!lunatik_fault())
+		copy = kmemdup(event, sizeof(*event), GFP_KERNEL);
 	if (!copy)
 		return;
 	spin_lock(&notifier->pending_lock);

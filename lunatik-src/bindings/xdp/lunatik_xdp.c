@@ -451,12 +451,14 @@ static int device_share(struct xdp_device *device, struct xdp_callback *callback
 
 static struct xdp_device *device_make(struct xdp_callback *callback, u32 flags)
 {
-	struct xdp_device *device;
+	struct xdp_device *device = NULL;
 
-	device = kzalloc(struct_size(device, callbacks, nr_cpu_ids), GFP_KERNEL);
+	if (!lunatik_fault())
+		device = kzalloc(struct_size(device, callbacks, nr_cpu_ids), GFP_KERNEL);
 	if (!device)
 		return NULL;
-	device->script = kstrdup(callback->script, GFP_KERNEL);
+	if (!lunatik_fault())
+		device->script = kstrdup(callback->script, GFP_KERNEL);
 	if (!device->script) {
 		kfree(device);
 		return NULL;

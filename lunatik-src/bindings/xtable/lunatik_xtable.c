@@ -98,7 +98,7 @@ static struct xt_lua_slot *slot_get(enum xt_lua_kind kind, const struct net *net
 			return slot;
 		}
 	}
-	slot = kzalloc(sizeof(*slot), GFP_KERNEL);
+	slot = lunatik_fault() ? NULL : kzalloc(sizeof(*slot), GFP_KERNEL);
 	if (!slot)
 		return NULL;
 	kref_init(&slot->kref);

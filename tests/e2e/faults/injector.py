@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import socket
@@ -28,7 +29,10 @@ FAILSLAB = Path("/sys/kernel/debug/failslab")
 
 #: What an error may say when memory was short.
 SAYS_SO = re.compile(r"not enough memory|ENOMEM")
-ERRNOS = (errno.ENOMEM, errno.ENODEV, errno.ENOENT)
+ERRNOS = (errno.ENOMEM, errno.ENODEV, errno.ENOENT, errno.ENOBUFS)
+
+#: Seconds until a packet has gone past a hook.
+ARRIVES = 5.0
 
 #: Seconds that the kernel has to give back what a scenario has left to it.
 SETTLED = 10.0
@@ -86,10 +90,12 @@ def process() -> None:
     """A script is loaded, called through resume() and a device, and stopped."""
     lua.run('victim = require("lunatik").runtime("victim", "process")')
     lua.run('local t = require("rcu").table(8) return victim:resume(t)')
-    device = os.open("/dev/victim", os.O_RDONLY)
+    device = os.open("/dev/victim", os.O_RDWR)
     try:
         if len(os.read(device, 4096)) != 3000:
             raise Wrong("the device gave something else")
+        if os.write(device, b"y" * 500) != 500:
+            raise Wrong("the device took something else")
     finally:
         os.close(device)
     lua.run("victim:stop()")
@@ -102,11 +108,41 @@ def interrupt(context: str) -> None:
     lua.run("victim:stop()")
 
 
+@functools.cache
+def wire() -> tuple[socket.socket, socket.socket]:
+    """Who sends and who receives: made in peace, as that takes memory as well."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    receiver.settimeout(ARRIVES)
+    sender.connect(receiver.getsockname())
+    return sender, receiver
+
+
 def packet() -> None:
-    """A packet hook in softirq. Whatever fails in it, it is open."""
+    """A packet hook in softirq. Whatever fails in it, it is open: the packet comes."""
+    sender, receiver = wire()
     lua.run('victim = require("lunatik").runtime("hook", "softirq")')
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.sendto(b"x" * 100, ("127.0.0.1", 9))
+    sent = b"%0100d" % time.monotonic_ns()
+    sender.send(sent)
+    try:
+        # One that was sent when all the rest failed may still be there.
+        while receiver.recv(len(sent)) != sent:
+            pass
+    except TimeoutError as error:
+        raise Wrong("the hook dropped the packet") from error
+    lua.run("victim:stop()")
+
+
+def rules() -> None:
+    """A script offers a match and a target for iptables, and is stopped."""
+    lua.run('victim = require("lunatik").runtime("matching", "softirq")')
+    lua.run("victim:stop()")
+
+
+def attached() -> None:
+    """A script is on a device, without a BPF program, and is stopped."""
+    lua.run('victim = require("lunatik").runtime("attached", "softirq")')
     lua.run("victim:stop()")
 
 
@@ -130,6 +166,8 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "softirq": lambda: interrupt("softirq"),
     "hardirq": lambda: interrupt("hardirq"),
     "packet": packet,
+    "rules": rules,
+    "attached": attached,
     "thread": thread,
     "mapped": mapped,
 }

@@ -16,7 +16,17 @@ from lab.vm.machine import Machine
 
 INJECTOR = Path(__file__).with_name("injector.py")
 
-SCENARIOS = ("session", "process", "softirq", "hardirq", "packet", "thread", "mapped")
+SCENARIOS = (
+    "session",
+    "process",
+    "softirq",
+    "hardirq",
+    "packet",
+    "rules",
+    "attached",
+    "thread",
+    "mapped",
+)
 
 SCRIPTS = {
     "victim": """
@@ -26,6 +36,8 @@ local kept = {}
 device.new{name = "victim", read = function()
 	kept[#kept + 1] = data.new(100)
 	return ("x"):rep(3000), 0
+end, write = function(text)
+	kept[#kept + 1] = text
 end}
 return function(shared)
 	shared.word = 1
@@ -56,6 +68,15 @@ netfilter.register{
 	end,
 	pf = nf.proto.IPV4, hooknum = nf.inet.LOCAL_IN, priority = nf.ip.pri.FILTER,
 }
+""",
+    "matching": """
+local xtable, nf = require("xtable"), require("linux.nf")
+xtable.match{name = "victim", match = function() return true end}
+xtable.target{name = "victim", target = function() return nf.action.ACCEPT end}
+""",
+    "attached": """
+local xdp, action = require("xdp"), require("linux.xdp")
+xdp.attach(function() return action.PASS end, {dev = "lo", mode = "generic"})
 """,
     "mapped": """
 local map = require("bpf").hash("/sys/fs/bpf/victim")
@@ -94,6 +115,12 @@ def victim(machine: Machine) -> Machine:
     return machine
 
 
+def skip_what_is_absent(kernel: KernelInfo, scenario: str) -> None:
+    """Only kernels that carry kernel-patches/xdplua take a script on a device."""
+    if scenario == "attached" and not kernel.has("XDP_LUA"):
+        pytest.skip("this kernel has no XDP hooks for Lua (kernel-patches/xdplua)")
+
+
 def inject(machine: Machine, words: str) -> int:
     """Run the injector; how many allocations it made fail."""
     done = machine.execute(f"python3 /tmp/injector.py {words}", timeout=100)
@@ -106,7 +133,8 @@ def inject(machine: Machine, words: str) -> int:
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_own_allocations(victim: Machine, scenario: str, times: str) -> None:
+def test_own_allocations(victim: Machine, kernel: KernelInfo, scenario: str, times: str) -> None:
+    skip_what_is_absent(kernel, scenario)
     count = inject(victim, f"{scenario} lunatik {TIMES[times]}")
     assert count > 100
 
@@ -117,6 +145,7 @@ def test_own_allocations(victim: Machine, scenario: str, times: str) -> None:
 def test_what_the_kernel_allocates_for_it(
     victim: Machine, kernel: KernelInfo, scenario: str
 ) -> None:
+    skip_what_is_absent(kernel, scenario)
     if not kernel.has("FAILSLAB"):
         pytest.skip("the kernel has no failslab")
     victim.succeed("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug")
