@@ -55,6 +55,32 @@ def test_globals_last_within_a_session_only(machine: Machine) -> None:
     assert machine.lua("return x") == "nil"
 
 
+#: The command on a terminal, whose keyboard is a pipe that ends by Ctrl-D.
+ON_A_TERMINAL = "HOME=/root exec script -qec lunatik /dev/null"
+HISTORY = "/root/.lunatik_history"
+
+
+@pytest.mark.fresh
+def test_on_a_terminal_it_answers_and_remembers(machine: Machine) -> None:
+    done = machine.execute(ON_A_TERMINAL, input="x = 6\nfor i = 1, 2 do\nx = x * i\nend\nx - 5\n")
+    assert done.status == 0
+    assert "7" in done.stdout.replace("\r", "").split("\n")
+    assert machine.succeed(f"cat {HISTORY}").splitlines()[-1] == "x - 5"
+    # It finds there what it was asked before.
+    machine.execute(ON_A_TERMINAL, input="y = 1\n")
+    assert machine.succeed(f"cat {HISTORY}").splitlines()[-2:] == ["x - 5", "y = 1"]
+
+
+@pytest.mark.fresh
+def test_a_terminal_that_goes_takes_no_history_along(machine: Machine) -> None:
+    machine.succeed(
+        "mkfifo /run/keys; "
+        f"sh -c 'echo $$ >/run/script; {ON_A_TERMINAL}' </run/keys >/dev/null 2>&1 & "
+        "exec 3>/run/keys; echo 'gone = 1' >&3; sleep 2; kill -KILL $(cat /run/script)"
+    )
+    machine.wait_until_succeeds(f"grep -x 'gone = 1' {HISTORY}")
+
+
 def test_session_goes_on_after_a_broken_cap(machine: Machine) -> None:
     out = machine.execute("lunatik", input="x = 1\nwhile true do end\nreturn x\n", timeout=60)
     assert "instruction budget exceeded" in out.stderr
