@@ -17,6 +17,10 @@
 #include "lunatik.h"
 #include "lunatik_vm.h"
 
+#ifdef CONFIG_PREEMPT_RT
+#error "an interrupt runtime holds a spinlock that may not sleep: not for PREEMPT_RT"
+#endif
+
 #define LUNATIK_ROOT		"/lib/modules/lua/"
 #define LUNATIK_NAME_MAX	128	/* bytes of a script's name, NUL too */
 #define LUNATIK_SCRIPT_MAX	SZ_1M	/* bytes of a script */

@@ -37,7 +37,6 @@
 static const char * const reasons[LUNATIKVM_REASONS] = {
 	[LUNATIKVM_RUNNING] = "running",
 	[LUNATIKVM_BUDGET] = "instruction budget exceeded",
-	[LUNATIKVM_SHARE] = "CPU share used up",
 	[LUNATIKVM_REQUEST] = "stopped",
 };
 

@@ -110,7 +110,6 @@ EXPORT_SYMBOL_GPL(lua_rawseti);
 EXPORT_SYMBOL_GPL(lua_rawsetp);
 EXPORT_SYMBOL_GPL(lua_resume);
 EXPORT_SYMBOL_GPL(lua_rotate);
-EXPORT_SYMBOL_GPL(lua_setallocf);
 EXPORT_SYMBOL_GPL(lua_setfield);
 EXPORT_SYMBOL_GPL(lua_setglobal);
 EXPORT_SYMBOL_GPL(lua_seti);

@@ -7,7 +7,6 @@
 #include <linux/ctype.h>
 #include <linux/export.h>
 #include <linux/kernel.h>
-#include <linux/minmax.h>
 #include <linux/moduleparam.h>
 #include <linux/once.h>
 #include <linux/printk.h>
@@ -30,12 +29,6 @@ MODULE_PARM_DESC(hashseed, "seed of all hashes, for exact measurements; 0 is a r
 static bool unsafe_debug;
 module_param(unsafe_debug, bool, 0600);
 MODULE_PARM_DESC(unsafe_debug, "open all of the debug library, for the test suite of Lua");
-
-/* A line of print costs as much as what the console may do with it. */
-#define PRINT_COST	512
-
-/* What the kernel log takes in one record, less its prefix. */
-#define PRINT_MAX	960
 
 static hsiphash_key_t hash_key;
 static siphash_key_t pointer_key;
@@ -95,29 +88,6 @@ int lunatikvm_format(char *text, size_t size, const char *form, long long n)
 		return snprintf(text, size, plain, strchr(plain, '+') ? "+" : "");
 	}
 	return snprintf(text, size, plain, n);
-}
-
-/* print(...): one record of the kernel log, cut where that ends. */
-static int print(lua_State *L)
-{
-	int count = lua_gettop(L);
-	size_t length;
-	const char *line;
-	luaL_Buffer b;
-	int i;
-
-	lunatikvm_charge(L, PRINT_COST);
-	luaL_buffinit(L, &b);
-	for (i = 1; i <= count; i++) {
-		if (i > 1)
-			luaL_addchar(&b, '\t');
-		luaL_tolstring(L, i, NULL);
-		luaL_addvalue(&b);
-	}
-	luaL_pushresult(&b);
-	line = lua_tolstring(L, -1, &length);
-	pr_info("%.*s\n", (int)min_t(size_t, length, PRINT_MAX), line);
-	return 0;
 }
 
 /* It does not know whose warning it is, nor where that runs: deferred. */
@@ -194,8 +164,6 @@ void lunatikvm_openlibs(lua_State *L)
 		luaL_requiref(L, library->name, library->func, 1);
 		lua_pop(L, 1);
 	}
-	lua_pushcfunction(L, print);
-	lua_setglobal(L, "print");
 	lua_setwarnf(L, warn_piece, &G(L)->vm);
 	if (!READ_ONCE(unsafe_debug))
 		restrict_debug(L);

@@ -25,7 +25,6 @@
 enum lunatikvm_reason {
 	LUNATIKVM_RUNNING,
 	LUNATIKVM_BUDGET,	/* instructions of one entry used up */
-	LUNATIKVM_SHARE,	/* its share of the CPU used up */
 	LUNATIKVM_REQUEST,	/* somebody asked for it */
 	LUNATIKVM_REASONS
 };
