@@ -577,9 +577,7 @@ for i = 1, math.maxinteger do shared["key" .. i] = i end
 
 --- runtimes_that_hold_memory: "enough memory|total_memory" / "may sleep"
 local env = package.loaded.lunatik._ENV
-if env.rogue_breeds then
-	kept = {("x"):rep(1 << 9):rep(1 << 11), ("x"):rep(1 << 9):rep(1 << 11)}
-end
+if env.rogue_breeds then kept = ("x"):rep(1 << 9):rep(1 << 11) end
 ---
 env.rogue_breeds = true
 local children = {}
