@@ -777,6 +777,9 @@ static int context_event(lua_State *L)
  */
 #define FIB_FLAGS		7
 
+/* BPF_FIB_LOOKUP_SKIP_NEIGH, an enumerator that 6.1 has not: it refuses the flag. */
+#define FIB_SKIP_NEIGH		4
+
 /* An address: an integer for IPv4, 16 bytes for IPv6. */
 static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
 {
@@ -797,21 +800,68 @@ static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
 	return family;
 }
 
-static void fib_push(lua_State *L, const struct bpf_fib_lookup *fib)
+/* That of a gateway for IPv4 may be one of IPv6. */
+static void fib_push_nexthop(lua_State *L, const struct bpf_fib_lookup *fib)
 {
-	lua_createtable(L, 0, 3);
+	if (fib->family == AF_INET6)
+		lua_pushlstring(L, (const char *)fib->ipv6_dst, sizeof(fib->ipv6_dst));
+	else
+		lua_pushinteger(L, ntohl(fib->ipv4_dst));
+	lua_setfield(L, -2, "nexthop");
+}
+
+/* What the routes have told, whether the neighbour is known or not. */
+static void fib_push_route(lua_State *L, const struct bpf_fib_lookup *fib, int fields)
+{
+	lua_createtable(L, 0, fields);
 	lua_pushinteger(L, fib->ifindex);
 	lua_setfield(L, -2, "ifindex");
+	lua_pushinteger(L, fib->rt_metric);
+	lua_setfield(L, -2, "metric");
+	fib_push_nexthop(L, fib);
+}
+
+static void fib_push_mtu(lua_State *L, const struct bpf_fib_lookup *fib)
+{
+	lua_pushinteger(L, fib->mtu_result);
+	lua_setfield(L, -2, "mtu");
+}
+
+static int fib_push_found(lua_State *L, const struct bpf_fib_lookup *fib, u32 flags)
+{
+	fib_push_route(L, fib, 6);
+	fib_push_mtu(L, fib);
+	if (flags & FIB_SKIP_NEIGH)
+		return 1;
 	lua_pushlstring(L, fib->smac, sizeof(fib->smac));
 	lua_setfield(L, -2, "smac");
 	lua_pushlstring(L, fib->dmac, sizeof(fib->dmac));
 	lua_setfield(L, -2, "dmac");
+	return 1;
+}
+
+/* nil, the code, and what it leaves in the parameters, if anything. */
+static int fib_push_failed(lua_State *L, const struct bpf_fib_lookup *fib, int code)
+{
+	lua_pushnil(L);
+	lua_pushinteger(L, code);
+	switch (code) {
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		fib_push_route(L, fib, 3);
+		return 3;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		lua_createtable(L, 0, 1);
+		fib_push_mtu(L, fib);
+		return 3;
+	default:
+		return 2;
+	}
 }
 
 /*
  * ctx:fib_lookup{src =, dst =, ifindex =, protocol =, sport =, dport =,
- * length =, tos =, flags =} -> {ifindex =, smac =, dmac =}, or nil and
- * BPF_FIB_LKUP_RET_*
+ * length =, tos =, flags =} -> {ifindex =, nexthop =, metric =, mtu =, smac =,
+ * dmac =}, or nil, BPF_FIB_LKUP_RET_* and what is known all the same
  */
 static int context_fib_lookup(lua_State *L)
 {
@@ -836,13 +886,9 @@ static int context_fib_lookup(lua_State *L)
 	flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, FIB_FLAGS);
 
 	ret = lunatik_try(L, xdp_lua_fib_lookup(callback->buff, &fib, flags));
-	if (ret == BPF_FIB_LKUP_RET_SUCCESS) {
-		fib_push(L, &fib);
-		return 1;
-	}
-	lua_pushnil(L);
-	lua_pushinteger(L, ret);
-	return 2;
+	if (ret == BPF_FIB_LKUP_RET_SUCCESS)
+		return fib_push_found(L, &fib, flags);
+	return fib_push_failed(L, &fib, ret);
 }
 
 #endif /* XDP_STANDALONE */

@@ -252,7 +252,7 @@ neigh add 198.51.100.3 lladdr 02:00:00:00:00:05 dev r1
 route add blackhole 203.0.113.1
 route add unreachable 203.0.113.2
 route add prohibit 203.0.113.3
-route add 203.0.113.4 via 198.51.100.2 dev r1 mtu 600
+route add 203.0.113.4 via 198.51.100.2 dev r1 mtu lock 600
 route add 203.0.113.5 via 198.51.100.3 dev r1
 route add 203.0.113.5 via 198.51.100.2 dev r1 table 77
 rule add tos 0x10 lookup 77
@@ -260,7 +260,9 @@ rule add ipproto udp lookup 77
 route add blackhole fd02::b1
 route add unreachable fd02::b2
 route add prohibit fd02::b3
-route add fd02::4 via fd02::2 dev r1 mtu 1300
+route add fd02::4 via fd02::2 dev r1 mtu lock 1300
+route add fd02::5 via fd02::2 dev r1 metric 7
+route add fd02::6 via fd02::77 dev r1 metric 9
 END
 sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.conf.d0.forwarding=0
 sysctl -qw net.ipv6.conf.d0.forwarding=0
@@ -273,9 +275,9 @@ ENDS_V4 = (
     "198.51.100.77",
     "198.51.100.1",
     "192.88.99.1",
-    *(f"203.0.113.{number}" for number in range(1, 6)),
+    *(f"203.0.113.{number}" for number in range(1, 8)),
 )
-ENDS_V6 = (2, 0x77, 1, 0xB1, 0xB2, 0xB3, 4)
+ENDS_V6 = (2, 0x77, 1, 0xB1, 0xB2, 0xB3, 4, 5, 6)
 
 TOS, UDP = 0x10, 17
 
@@ -306,7 +308,11 @@ def test_routes_are_those_of_their_twin(pairs: list[Pair]) -> None:
         for part in (found["ebpf"][:fourth], found["ebpf"][fourth:]):
             assert {status for status, _ in part} >= {0, 1, 2, 3, 4, 5, 7, 8}
         assert -19 in {status for status, _ in found["ebpf"]}
-        assert len({value for status, value in found["ebpf"] if not status}) >= 3
+        values = {status: {v for s, v in found["ebpf"] if s == status} for status in (0, 7, 8)}
+        # With and without the neighbour; to none, directly and by a gateway; MTUs.
+        assert len(values[0]) >= 8
+        assert len(values[7]) >= 4 and 0 not in values[7]
+        assert values[8] == {600, 1300, 1500}
 
 
 def test_ring_buffer_gets_the_same_events(pairs: list[Pair]) -> None:
@@ -329,6 +335,8 @@ LISTEN = """
 bpftool -j map event_pipe pinned {where}/t_perf cpu 0 index 0 > /tmp/events 2>&1 &
 echo $! > /tmp/listener
 """
+route add 203.0.113.6 via inet6 fd02::2 dev r1 metric 7
+route add 203.0.113.7 via 198.51.100.77 dev r1 metric 9
 LISTENS = "ls -l /proc/$(cat /tmp/listener)/fd | grep perf_event"
 ENOUGH = "kill $(cat /tmp/listener); while [ -d /proc/$(cat /tmp/listener) ]; do sleep 0.1; done"
 

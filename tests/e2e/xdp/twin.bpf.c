@@ -129,6 +129,29 @@ inlined __u32 sum_of(struct order *order)
 /* Where to a packet for the address goes whose end is the order's key. */
 inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
 {
+/* Of what is known without the neighbour. A gateway may be of another family. */
+inlined __u64 sum_of_route(struct bpf_fib_lookup *route)
+{
+	__u64 sum = (__u64)route->ifindex * 31 + route->rt_metric;
+	int i;
+
+	if (route->family == FAMILY_V4)
+		return sum * 31 + SWAP32(route->ipv4_dst);
+	for (i = 0; i < 4; i++)
+		sum = sum * 31 + SWAP32(route->ipv6_dst[i]);
+	return sum;
+}
+
+/* All zeroes if the neighbour was not asked for. */
+inlined __u64 sum_of_macs(struct bpf_fib_lookup *route, __u64 sum)
+{
+	__u64 dmac = 0, smac = 0;
+
+	__builtin_memcpy(&dmac, route->dmac, 6);
+	__builtin_memcpy(&smac, route->smac, 6);
+	return (sum * 31 + dmac) * 31 + smac;
+}
+
 	struct bpf_fib_lookup route = {
 		.family = order->value & 1 ? FAMILY_V6 : FAMILY_V4,
 		.tos = order->value >> 8,
@@ -136,8 +159,6 @@ inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *o
 		.tot_len = order->value >> 24,
 		.ifindex = order->value >> 40 & 0xff,
 	};
-	__u64 dmac = 0, smac = 0;
-
 	if (!route.ifindex)
 		route.ifindex = ctx->ingress_ifindex;
 	if (route.family == FAMILY_V6) {
@@ -150,11 +171,16 @@ inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *o
 		route.ipv4_dst = SWAP32(order->key);
 	}
 	outcome->status = fib_lookup(ctx, &route, sizeof(route), order->flags);
-	if (outcome->status)
-		return;
-	__builtin_memcpy(&dmac, route.dmac, 6);
-	__builtin_memcpy(&smac, route.smac, 6);
-	outcome->value = dmac ^ smac << 16 ^ route.ifindex;
+	switch (outcome->status) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		outcome->value = sum_of_macs(&route, sum_of_route(&route) * 31 + route.mtu_result);
+		break;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		outcome->value = sum_of_route(&route);
+		break;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		outcome->value = route.mtu_result;
+	}
 }
 
 /* As many bytes before the packet as the order's key says, filled and summed. */

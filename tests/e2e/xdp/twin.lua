@@ -116,17 +116,29 @@ local FROM <const>, TO <const> = "\xfd\x01" .. ("\0"):rep(13) .. "\1", "\xfd\x02
 orders[63] = function(order, ctx)
 	local value = string.unpack("<i8", order.value)
 	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
+local function sum_of_route(route)
+	local sum, hop = route.ifindex * 31 + route.metric, route.nexthop
+	if type(hop) == "number" then return sum * 31 + hop end
+	for at = 1, 16, 4 do sum = sum * 31 + string.unpack(">I4", hop, at) end
+	return sum
+end
+
+local function sum_of_macs(sum, route)
+	if not route.dmac then return sum * 31 * 31 end
+	return (sum * 31 + string.unpack("<I6", route.dmac)) * 31 + string.unpack("<I6", route.smac)
+end
+
 	local asked = {
 		src = v6 and FROM or 0xc0000201,
 		dst = v6 and TO .. string.pack(">I4", order.key) or order.key,
 		tos = value >> 8 & 0xff, protocol = value >> 16 & 0xff, length = value >> 24 & 0xffff,
 		ifindex = ifindex > 0 and ifindex or nil, flags = order.flags,
 	}
-	local ok, route, why = pcall(ctx.fib_lookup, ctx, asked)
+	local ok, route, why, known = pcall(ctx.fib_lookup, ctx, asked)
 	if not ok then return status(false, route), 0 end
-	if not route then return why, 0 end
-	local dmac, smac = string.unpack("<I6", route.dmac), string.unpack("<I6", route.smac)
-	return 0, dmac ~ smac << 16 ~ route.ifindex
+	if route then return 0, sum_of_macs(sum_of_route(route) * 31 + route.mtu, route) end
+	if not known then return why, 0 end
+	return why, known.ifindex and sum_of_route(known) or known.mtu
 end
 
 -- All that is looked at of what stands before a packet.
