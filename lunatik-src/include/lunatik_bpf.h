@@ -8,12 +8,12 @@
 #include "lunatik.h"
 
 /*
- * The map at @arg: one of devices, one that takes events. Raises the usual
+ * The map at @arg: one to redirect to, one that takes events. Raises the usual
  * errors for anything else. Valid as long as the object, so for the length of
  * the C function; what it left in the redirect state of this CPU is good for
  * the packet, since a map waits for RCU before it frees itself.
  */
-struct bpf_map *lunatik_checkdevmap(lua_State *L, int arg);
+struct bpf_map *lunatik_checkredirectmap(lua_State *L, int arg);
 struct bpf_map *lunatik_checkevents(lua_State *L, int arg);
 
 #endif /* LUNATIK_BPF_H */

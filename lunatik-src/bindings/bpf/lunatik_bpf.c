@@ -102,7 +102,7 @@ static int map_get_pinned(const char *name, struct bpf_map **map)
 
 static const struct lunatik_class table_class;
 static const struct lunatik_class queue_class;
-static const struct lunatik_class devmap_class;
+static const struct lunatik_class redirect_class;
 static const struct lunatik_class events_class;
 
 /*
@@ -120,7 +120,9 @@ static const struct map_kind {
 	{ "lru_hash", &table_class, { BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_HASH } },
 	{ "queue", &queue_class, { BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_QUEUE } },
 	{ "stack", &queue_class, { BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_STACK } },
-	{ "devmap", &devmap_class, { BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH } },
+	{ "devmap", &redirect_class, { BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH } },
+	{ "cpumap", &redirect_class, { BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_CPUMAP } },
+	{ "xskmap", &redirect_class, { BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_XSKMAP } },
 	{ "ringbuf", &events_class, { BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_RINGBUF } },
 	{ "perf", &events_class,
 	  { BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY } },
@@ -464,8 +466,8 @@ static const struct lunatik_class queue_class = {
 	.owner = THIS_MODULE,
 };
 
-static const struct lunatik_class devmap_class = {
-	.name = "bpf.devmap",
+static const struct lunatik_class redirect_class = {
+	.name = "bpf.redirect_map",
 	.methods = no_methods,
 	.release = map_release,
 	.owner = THIS_MODULE,
@@ -478,11 +480,11 @@ static const struct lunatik_class events_class = {
 	.owner = THIS_MODULE,
 };
 
-struct bpf_map *lunatik_checkdevmap(lua_State *L, int arg)
+struct bpf_map *lunatik_checkredirectmap(lua_State *L, int arg)
 {
-	return map_check(L, arg, &devmap_class);
+	return map_check(L, arg, &redirect_class);
 }
-EXPORT_SYMBOL_GPL(lunatik_checkdevmap);
+EXPORT_SYMBOL_GPL(lunatik_checkredirectmap);
 
 struct bpf_map *lunatik_checkevents(lua_State *L, int arg)
 {

@@ -714,7 +714,7 @@ static int context_redirect(lua_State *L)
 }
 
 /*
- * return ctx:redirect_map(devmap, key[, flags]): the low bits of the flags are
+ * return ctx:redirect_map(map, key[, flags]): the low bits of the flags are
  * the action if there is nothing at the key
  */
 static int context_redirect_map(lua_State *L)
@@ -725,7 +725,7 @@ static int context_redirect_map(lua_State *L)
 	u64 flags;
 	u32 key;
 
-	map = lunatik_checkdevmap(L, 2);
+	map = lunatik_checkredirectmap(L, 2);
 	key = lunatik_checkrange(L, 3, 0, U32_MAX);
 	flags = lunatik_optrange(L, 4, 0, 0, U32_MAX);
 	action = xdp_lua_redirect_map(map, key, flags);

@@ -50,4 +50,5 @@ def main() -> None:
     struct.pack_into("=Q", consumer, 0, at)
 
 
-main()
+if __name__ == "__main__":
+    main()

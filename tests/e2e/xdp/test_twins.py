@@ -26,7 +26,9 @@ from orders import (
     PUSH,
     RANDOM,
     REDIRECT,
+    REDIRECT_CPU,
     REDIRECT_HASH,
+    REDIRECT_SOCKET,
     REDIRECT_TO,
     RING,
     RX_QUEUE,
@@ -39,6 +41,7 @@ from orders import (
     Pair,
     frame,
     same,
+    written_down,
 )
 from twins import HERE, WIRE, carry, dump, packed, run, send
 
@@ -50,6 +53,9 @@ pytestmark = [
     pytest.mark.machine(cpus=1),
     pytest.mark.limit(300),
 ]
+
+PASSED, REDIRECTED = 2, 4
+"""Verdicts."""
 
 #: The bytes of an event, as bpftool shows it.
 DATA = re.compile(r'"data":\[([^]]*)\]')
@@ -225,6 +231,74 @@ def test_redirect_map_sends_where_its_twin_does(
         same(orders, pair.outcomes(orders))
 
 
+# What is redirected to a CPU comes to the stack there, and to r0's listeners with it.
+HERE_TOO = "ip netns attach here 1"
+
+
+@pytest.mark.machine(cpus=2)
+def test_redirect_map_sends_to_the_cpus_that_its_twin_does(pairs: list[Pair]) -> None:
+    # Nothing at 2, and 9 is out of bounds.
+    orders: list[Order] = [
+        (REDIRECT_CPU, key, flags, key) for key in (0, 1, 2, 9) for flags in (0, 1, 2, 3, 8)
+    ]
+    frames = packed(frame(number, order) for number, order in enumerate(orders))
+    pairs[0].machine.succeed(HERE_TOO)
+    for pair in pairs:
+        machine = pair.machine
+        for where in pair.of.values():
+            update = f"bpftool map update pinned {where}/t_cpus"
+            machine.succeed(
+                *(f"{update} key {cpu} 0 0 0 value 192 0 0 0" for cpu in (0, 1)),
+            )
+        machine.copy_to(frames, "/tmp/frames")
+        arrived = {}
+        for who in pair.of:
+            pair.begin(who)
+            # Those of one CPU overtake those of the other.
+            arrived[who] = sorted(carry(machine, to=("here", "r0")))
+            pair.end(who)
+        found = pair.outcomes(orders)
+        same(orders, found)
+        statuses = [status for status, _ in found["ebpf"]]
+        assert statuses[:10].count(REDIRECTED) == 8
+        assert REDIRECTED not in statuses[10:]
+        assert arrived["lua"] == arrived["ebpf"]
+        assert len(arrived["ebpf"]) == statuses.count(REDIRECTED) + statuses.count(PASSED)
+
+
+XSK = """
+rm -f /tmp/ready /tmp/stop
+python3 /tmp/xsk.py {where}/t_sockets r0 /tmp/ready /tmp/stop > /tmp/received 2>&1 &
+echo $! > /tmp/listener
+"""
+HEARD = "touch /tmp/stop; while [ -d /proc/$(cat /tmp/listener) ]; do sleep 0.1; done"
+
+
+def test_redirect_map_gives_to_the_sockets_that_its_twin_does(pairs: list[Pair]) -> None:
+    # A socket at 1, none at 0; 9 is out of bounds.
+    orders: list[Order] = [
+        (REDIRECT_SOCKET, key, flags, key) for key in (1, 0, 9) for flags in (0, 1, 2, 3, 8)
+    ]
+    frames = [frame(number, order) for number, order in enumerate(orders)]
+    machine = pairs[0].machine
+    for name in ("ring.py", "xsk.py"):
+        machine.copy_to(HERE / name, f"/tmp/{name}")
+    machine.copy_to(packed(frames), "/tmp/frames")
+    for pair in pairs:
+        for who, where in pair.of.items():
+            machine.succeed(XSK.format(where=where))
+            machine.wait_until_succeeds("test -e /tmp/ready")
+            pair.begin(who)
+            send(machine)
+            pair.end(who)
+            machine.succeed(HEARD)
+            heard = machine.succeed("cat /tmp/received").split()
+            assert heard == [one.hex() for one in frames[:4]], (who, pair.mode)
+            found = written_down(machine, f"{where}/t_outcomes", len(orders))
+            statuses = [status for status, _ in found]
+            assert statuses == [REDIRECTED] * 4 + [0] + [0, 1, PASSED, 3, 0] * 2, (who, pair.mode)
+
+
 def test_redirect_sends_where_its_twin_does(pairs: list[Pair]) -> None:
     machine = pairs[0].machine
     index = int(machine.succeed("cat /sys/class/net/r1/ifindex"))
@@ -255,6 +329,8 @@ route add prohibit 203.0.113.3
 route add 203.0.113.4 via 198.51.100.2 dev r1 mtu lock 600
 route add 203.0.113.5 via 198.51.100.3 dev r1
 route add 203.0.113.5 via 198.51.100.2 dev r1 table 77
+route add 203.0.113.6 via inet6 fd02::2 dev r1 metric 7
+route add 203.0.113.7 via 198.51.100.77 dev r1 metric 9
 rule add tos 0x10 lookup 77
 rule add ipproto udp lookup 77
 route add blackhole fd02::b1
@@ -335,8 +411,6 @@ LISTEN = """
 bpftool -j map event_pipe pinned {where}/t_perf cpu 0 index 0 > /tmp/events 2>&1 &
 echo $! > /tmp/listener
 """
-route add 203.0.113.6 via inet6 fd02::2 dev r1 metric 7
-route add 203.0.113.7 via 198.51.100.77 dev r1 metric 9
 LISTENS = "ls -l /proc/$(cat /tmp/listener)/fd | grep perf_event"
 ENOUGH = "kill $(cat /tmp/listener); while [ -d /proc/$(cat /tmp/listener) ]; do sleep 0.1; done"
 

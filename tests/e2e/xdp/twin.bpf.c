@@ -30,6 +30,7 @@ enum {
 	DO_LOOKUP = 0, DO_UPDATE = 8, DO_DELETE = 16,		/* + ARRAY, HASH or LRU */
 	DO_PUSH = 24, DO_POP = 32, DO_PEEK = 40,		/* + QUEUE or STACK */
 	DO_REDIRECT = 48, DO_RING, DO_PERF, DO_REDIRECT_TO, DO_REDIRECT_HASH,
+	DO_REDIRECT_CPU, DO_REDIRECT_SOCKET,
 	DO_HEAD = 56, DO_TAIL, DO_META, DO_CSUM, DO_LOAD, DO_STORE, DO_CSUMS, DO_FIB, DO_BEFORE,
 	DO_TIME = 65, DO_CPU, DO_RANDOM, DO_IFINDEX, DO_RX_QUEUE,
 };
@@ -62,7 +63,7 @@ struct {
 	MAP_TYPE(value, struct outcome);
 } t_outcomes SECTION(".maps");
 
-#define DEVICES(name, kind)						\
+#define TARGETS(name, kind)						\
 	struct {							\
 		MAP_INT(type, kind);					\
 		MAP_INT(max_entries, 4);				\
@@ -70,8 +71,10 @@ struct {
 		MAP_INT(value_size, 4);					\
 	} name SECTION(".maps")
 
-DEVICES(t_devices, BPF_MAP_TYPE_DEVMAP);
-DEVICES(t_hashed, BPF_MAP_TYPE_DEVMAP_HASH);
+TARGETS(t_devices, BPF_MAP_TYPE_DEVMAP);
+TARGETS(t_hashed, BPF_MAP_TYPE_DEVMAP_HASH);
+TARGETS(t_cpus, BPF_MAP_TYPE_CPUMAP);
+TARGETS(t_sockets, BPF_MAP_TYPE_XSKMAP);
 
 struct {
 	MAP_INT(type, BPF_MAP_TYPE_RINGBUF);
@@ -126,9 +129,6 @@ inlined __u32 sum_of(struct order *order)
 #define FAMILY_V4	2
 #define FAMILY_V6	10
 
-/* Where to a packet for the address goes whose end is the order's key. */
-inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
-{
 /* Of what is known without the neighbour. A gateway may be of another family. */
 inlined __u64 sum_of_route(struct bpf_fib_lookup *route)
 {
@@ -152,6 +152,9 @@ inlined __u64 sum_of_macs(struct bpf_fib_lookup *route, __u64 sum)
 	return (sum * 31 + dmac) * 31 + smac;
 }
 
+/* Where to a packet for the address goes whose end is the order's key. */
+inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
+{
 	struct bpf_fib_lookup route = {
 		.family = order->value & 1 ? FAMILY_V6 : FAMILY_V4,
 		.tos = order->value >> 8,
@@ -245,6 +248,14 @@ SECTION("xdp.frags") int twin(struct xdp_md *ctx)
 		break;
 	case DO_REDIRECT_HASH:
 		action = redirect_map(&t_hashed, order.key, order.flags);
+		outcome.status = action;
+		break;
+	case DO_REDIRECT_CPU:
+		action = redirect_map(&t_cpus, order.key, order.flags);
+		outcome.status = action;
+		break;
+	case DO_REDIRECT_SOCKET:
+		action = redirect_map(&t_sockets, order.key, order.flags);
 		outcome.status = action;
 		break;
 	case DO_REDIRECT_TO:

@@ -12,7 +12,10 @@ local tables = {
 }
 local lists = {[3] = bpf.queue(pinned("queue")), [4] = bpf.stack(pinned("stack"))}
 local outcomes = bpf.array(pinned("outcomes"))
-local devices = {[48] = bpf.devmap(pinned("devices")), [52] = bpf.devmap(pinned("hashed"))}
+local targets = {
+	[48] = bpf.devmap(pinned("devices")), [52] = bpf.devmap(pinned("hashed")),
+	[53] = bpf.cpumap(pinned("cpus")), [54] = bpf.xskmap(pinned("sockets")),
+}
 local ring, perf = bpf.ringbuf(pinned("ring")), bpf.perf(pinned("perf"))
 
 local ERRNO <const> = {
@@ -51,7 +54,7 @@ for i, map in pairs(lists) do
 	orders[40 + i] = function() return found(map:peek()) end
 end
 
-for what, map in pairs(devices) do
+for what, map in pairs(targets) do
 	orders[what] = function(order, ctx)
 		local verdict = ctx:redirect_map(map, order.key, order.flags)
 		return verdict, 0, verdict
@@ -113,9 +116,6 @@ end
 -- fd01::1, and fd02:: with another end.
 local FROM <const>, TO <const> = "\xfd\x01" .. ("\0"):rep(13) .. "\1", "\xfd\x02" .. ("\0"):rep(10)
 
-orders[63] = function(order, ctx)
-	local value = string.unpack("<i8", order.value)
-	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
 local function sum_of_route(route)
 	local sum, hop = route.ifindex * 31 + route.metric, route.nexthop
 	if type(hop) == "number" then return sum * 31 + hop end
@@ -128,6 +128,9 @@ local function sum_of_macs(sum, route)
 	return (sum * 31 + string.unpack("<I6", route.dmac)) * 31 + string.unpack("<I6", route.smac)
 end
 
+orders[63] = function(order, ctx)
+	local value = string.unpack("<i8", order.value)
+	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
 	local asked = {
 		src = v6 and FROM or 0xc0000201,
 		dst = v6 and TO .. string.pack(">I4", order.key) or order.key,
