@@ -21,6 +21,14 @@ xdp.attach(function(ctx) return judges.{filter}(ctx:packet()) end,
     {{dev = "r0", mode = "{mode}", fallback = "closed"}})
 """
 
+#: The same, asked by call_lua.bpf.c, which wants its question answered.
+CALLED = """
+xdp.attach(function(packet, argument)
+    argument:setuint32(4, argument:getuint32(0) + 1)
+    return judges.{filter}(packet)
+end)
+"""
+
 
 def tell_sources(machine: Machine, where: str) -> None:
     """Put the bad sources into the map of a loaded filters.bpf.c."""

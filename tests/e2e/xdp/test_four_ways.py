@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from filters import FILTERS, LUA, STANDALONE, tell_sources
+from filters import CALLED, FILTERS, LUA, STANDALONE, tell_sources
 from traffic import BAD, Traffic, asked
 from twins import HERE, attach, carry, detach, load, packed, run
 
@@ -35,14 +35,6 @@ RULES = {
     ],
     "sni_block": [f"-p tcp --dport 443 -m string --algo bm --hex-string '{_SNI}' -j DROP"],
 }
-
-#: As the twins of filters.bpf.c, asked by call_lua.bpf.c.
-CALLED = """
-xdp.attach(function(packet, argument)
-    argument:setuint32(4, argument:getuint32(0) + 1)
-    return judges.{filter}(packet)
-end)
-"""
 
 
 class Filtered:
