@@ -42,7 +42,7 @@ def test_hostile_packets_are_judged_alike(router: Machine, bpf: Compiler, amount
         detach(router, mode=mode)
         assert amount // 20 < len(by_ebpf) < amount, (name, mode)
 
-        run(router, lua + STANDALONE.format(filter=name, mode=mode))
+        run(router, lua + STANDALONE.format(filter=name, device="r0", mode=mode))
         by_lua = carry(router, to=back, timeout=180)
         router.succeed("lunatik stop filter")
         assert not unlike(by_ebpf, by_lua), (name, mode)
