@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from counters import counters
 from twins import HERE, run
 
 from lab.vm.machine import Machine
@@ -126,6 +127,8 @@ def test_replaced_and_killed_under_a_flood(flooded: Machine, mode: str) -> None:
             # Neighbours and routers look for each other now and then.
             assert forwarded(flooded) < before + 10
         assert len(re.findall(r"filter.*budget", flooded.succeed("dmesg"))) == number
+        # It was killed once; what came afterwards never got as far as the script.
+        assert counters(flooded, "filter")["ERRORS"] == "1"
         flooded.succeed("lunatik stop filter")
 
 
@@ -190,4 +193,5 @@ def test_failures_are_counted_and_packets_fall_back(router: Machine, failure: st
     router.succeed(reach, timeout=30)
     # As many as the pings.
     router.fail(ask)
-    assert LOGGED[failure] in router.succeed("dmesg")
+    assert counters(router, "filter")["ERRORS"] == "7"
+    assert router.succeed("dmesg").count(LOGGED[failure]) == 1
