@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -66,7 +66,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Stored:
-    """One thing that takes up room in the store.
+    """One thing that takes up room, in the store or beside it.
 
     Attributes:
         kind, name: ``kernel`` and its key; ``hot/build`` and its name.
@@ -213,7 +213,7 @@ class Store:
     def verify(self) -> list[str]:
         """Hash every artifact; what is torn, one line each."""
         torn = []
-        for home in sorted((self.root / "artifacts").glob("*/*")):
+        for home in sorted(self._homes()):
             wrong = _torn(home)
             if wrong:
                 torn.append(f"{home.parent.name} {home.name}: {wrong}")
@@ -288,10 +288,13 @@ class Store:
 
     def recall(self, name: str) -> Json:
         """What was remembered under a name; None if nothing (readable) was."""
+        path = self.root / "facts" / f"{name}.json"
         try:
-            value: Json = json.loads((self.root / "facts" / f"{name}.json").read_bytes())
+            value: Json = json.loads(path.read_bytes())
         except (OSError, ValueError):
             return None
+        with suppress(OSError):  # a store on a read-only disk still serves
+            os.utime(path)  # gc goes by this
         return value
 
     def remember(self, name: str, value: Json) -> None:
@@ -312,9 +315,9 @@ class Store:
                 path=home,
                 size=tree_size(home),
                 age=now - _last_use(home / "seal.json"),
-                used=_is_flocked(home / "seal.json"),
+                used=is_flocked(home / "seal.json"),
             )
-            for home in (self.root / "artifacts").glob("*/*")
+            for home in self._homes()
         ]
         things += [
             Stored(
@@ -323,14 +326,20 @@ class Store:
                 path=path,
                 size=tree_size(path),
                 age=now - _last_use(path),
-                used=_is_flocked(self._lock_path(f"hot-{path.parent.name}-{path.name}")),
+                used=is_flocked(self._lock_path(f"hot-{path.parent.name}-{path.name}")),
             )
-            for path in (self.root / "hot").glob("*/*")
+            for path in self._hots()
         ]
         return sorted(things, key=lambda thing: -thing.age)
 
     def gc(
-        self, *, older_than: float, keep_bytes: int | None = None, dry_run: bool = False
+        self,
+        *,
+        older_than: float,
+        keep_bytes: int | None = None,
+        dry_run: bool = False,
+        others: Sequence[Stored] = (),
+        take_other: Callable[[Stored], bool] = lambda _: False,
     ) -> list[Stored]:
         """Take away what has not been used for long.
 
@@ -339,21 +348,25 @@ class Store:
             keep_bytes: beyond the age, go on (longest unused first) until no
                 more than this is left.
             dry_run: only say what would go.
+            others: what lies elsewhere and goes by the same rules.
+            take_other: takes one of them away; whether it went.
 
         What a living process holds always stays; what was used within the last
         hour stays unless ``older_than`` is less than that.
         """
-        things = self.stored()
+        things = sorted([*self.stored(), *others], key=lambda thing: -thing.age)
         total = sum(thing.size for thing in things)
         result = []
         for thing in things:
             old = thing.age > older_than or (keep_bytes is not None and total > keep_bytes)
             gone = old and not thing.used and thing.age > min(RECENT, older_than)
             if gone and not dry_run:
-                gone = self._take_away(thing)
+                gone = (take_other if thing in others else self._take_away)(thing)
             if gone:
                 total -= thing.size
-            result.append(Stored(**{**vars(thing), "removed": gone}))
+            result.append(replace(thing, removed=gone))
+        if not dry_run:
+            self._tidy(older_than)
         return result
 
     def _take_away(self, thing: Stored) -> bool:
@@ -379,6 +392,33 @@ class Store:
                 return False
             self._discard(thing.path)
         return True
+
+    def _tidy(self, older_than: float) -> None:
+        """Take away facts that nobody asked for in so many seconds, and locks of what is gone."""
+        then = time.time() - older_than
+        for fact in (self.root / "facts").glob("*.json"):
+            if _last_use(fact) < then:
+                fact.unlink(missing_ok=True)
+        kept = {self._lock_path(f"{home.parent.name}-{home.name}") for home in self._homes()}
+        kept |= {self._lock_path(f"hot-{path.parent.name}-{path.name}") for path in self._hots()}
+        for path in set((self.root / "locks").glob("*.lock")) - kept:
+            if _last_use(path) < then:
+                self._remove_lock(path)
+
+    @staticmethod
+    def _remove_lock(path: Path) -> None:
+        # Who waits for it meanwhile sees that the file has no name any more, and
+        # takes the one that has: filelock looks at st_nlink.
+        lock = FileLock(path, preserve_lock_file=True)
+        with suppress(Timeout), lock.acquire(timeout=0):
+            path.with_suffix(".holder").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def _homes(self) -> Iterator[Path]:
+        return (self.root / "artifacts").glob("*/*")
+
+    def _hots(self) -> Iterator[Path]:
+        return (self.root / "hot").glob("*/*")
 
     # Locks
 
@@ -475,7 +515,7 @@ def _last_use(path: Path) -> float:
         return 0.0
 
 
-def _is_flocked(path: Path) -> bool:
+def is_flocked(path: Path) -> bool:
     """Whether a living process (ours too) holds a lock on the file."""
     try:
         file = path.open("rb")
@@ -490,7 +530,7 @@ def _is_flocked(path: Path) -> bool:
 
 
 def _is_owned(path: Path) -> bool:
-    return _is_flocked(path / "owner")
+    return is_flocked(path / "owner")
 
 
 @contextmanager

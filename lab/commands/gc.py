@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""lab gc: what the store holds, and taking away what was not used for long."""
+"""lab gc: what store and results hold, and taking away what was not used for long."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("gc")(gc)
 
 
-def gc(
+def gc(  # noqa: PLR0917 - typer's parameters are the command's options
     older_than: Annotated[
         float, typer.Option(metavar="DAYS", min=0, help="Take away what was not used for so long.")
     ] = 14,
@@ -33,9 +34,17 @@ def gc(
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every artifact; nothing is taken away.")
     ] = False,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Instead of the checkout's results/.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take away what was not used for long; what is in use always stays."""
+    """Take away what was not used for long, of the store and of old runs' results.
+
+    What is in use always stays, and so does the latest run.
+    """
+    from lab.manifest import ROOT
+    from lab.results import old
     from lab.store import Store
 
     store = Store()
@@ -43,7 +52,13 @@ def gc(
         _verify(store, as_json=as_json)
         return
     keep_bytes = None if keep is None else parse_size(keep)
-    things = store.gc(older_than=older_than * 86400, keep_bytes=keep_bytes, dry_run=dry_run)
+    things = store.gc(
+        older_than=older_than * 86400,
+        keep_bytes=keep_bytes,
+        dry_run=dry_run,
+        others=old.runs(results or ROOT / "results"),
+        take_other=old.take_away,
+    )
     if as_json:
         _show_json(things)
     else:

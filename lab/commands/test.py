@@ -226,9 +226,11 @@ def run_cells(
 
 
 def _tell(run: RunResult, directory: Path) -> None:
-    from lab.progress import note
+    from lab.progress import note, size
     from lab.results.compare import differences
+    from lab.results.old import MUCH
     from lab.results.record import summary
+    from lab.store import tree_size
 
     for cell in run.cells:
         if cell.message:
@@ -238,6 +240,8 @@ def _tell(run: RunResult, directory: Path) -> None:
     for line in differences(run):
         note(line)
     note(f"results: {directory / 'report.html'}")
+    if (held := tree_size(directory.parent)) > MUCH:
+        note(f"{directory.parent} holds {size(held)} by now; `lab gc` takes what is old")
     print(summary(run.tests, seconds=run.seconds), flush=True)
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -16,6 +18,13 @@ from lab.progress import note
 from lab.results.junit import write_junit
 from lab.results.record import CellResult, RunResult, Untested, exit_status
 from lab.results.report import write_report
+
+LATEST = "latest"
+
+RUNNING = ".running"
+"""In a run's directory; locked as long as whoever began it lives."""
+
+_held: list[IO[bytes]] = []
 
 OTHER = "name another directory, as with `lab test --results`"
 
@@ -52,7 +61,15 @@ def new_run(root: Path) -> Path:
         except FileExistsError:
             path = root / f"{stamp}-{secrets.token_hex(2)}"
         else:
+            _hold(path)
             return path
+
+
+def _hold(run: Path) -> None:
+    # Until we end, however that may be.
+    file = (run / RUNNING).open("wb")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _held.append(file)
 
 
 def load_cell_result(path: Path) -> CellResult:
@@ -129,7 +146,7 @@ def publish(path: Path, text: str) -> None:
 
 def point_latest(directory: Path) -> None:
     """Let results/latest be this run, atomically; a directory of that name stays."""
-    latest = directory.parent / "latest"
+    latest = directory.parent / LATEST
     new = latest.with_name(f".latest.{secrets.token_hex(4)}")
     os.symlink(directory.name, new)  # noqa: PTH211 - relative, so that results can move
     try:

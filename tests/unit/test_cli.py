@@ -318,10 +318,18 @@ def test_gc_shows_and_takes(tmp_path: Path) -> None:
     os.utime(seal, (1, 1))
     del store
     env = {"LAB_CACHE": str(tmp_path)}
-    assert "would go" in lab("gc", "--dry-run", env=env).stdout
+    run = tmp_path / "results" / "20200101-000000"
+    (run / "cells/c").mkdir(parents=True)
+    for path in (run, run / "cells", run / "cells/c"):
+        os.utime(path, (2, 2))
+    gc = ("gc", "--results", str(run.parent))
+    shown = lab(*gc, "--dry-run", env=env).stdout
+    assert [line.split()[0] for line in shown.splitlines()[:2]] == ["thing", "results"]
+    assert "would go" in shown
     assert seal.exists()
-    assert '"removed": true' in lab("gc", "--json", env=env).stdout
+    assert lab(*gc, "--json", env=env).stdout.count('"removed": true') == 2
     assert not seal.exists()
+    assert not run.exists()
     wrong = lab("gc", "--keep", "many", env=env)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "20G" in wrong.stderr

@@ -17,7 +17,7 @@ import pytest
 
 from lab import store as store_module
 from lab.errors import HostError, UserError
-from lab.store import Store, key, tree_size
+from lab.store import Store, key, remove_tree, tree_size
 
 INPUTS = {"tree": "abc", "options": ["x", 1, True, None]}
 DAY = 86400.0
@@ -409,6 +409,35 @@ def test_use_renews(root: Path) -> None:
     age(root, 20 * DAY)
     assert Store(root).get("thing", INPUTS) is not None
     assert [thing.removed for thing in Store(root).gc(older_than=DAY)] == [False]
+
+
+def test_gc_takes_facts_that_nobody_asks_for(root: Path) -> None:
+    store = Store(root)
+    for name in ("asked", "forgotten"):
+        store.remember(name, 1)
+        os.utime(root / "facts" / f"{name}.json", (1, 1))
+    assert store.recall("asked") == 1
+    store.gc(older_than=DAY, dry_run=True)
+    assert store.recall("forgotten") == 1
+    os.utime(root / "facts" / "forgotten.json", (1, 1))
+    store.gc(older_than=DAY)
+    assert [path.name for path in (root / "facts").iterdir()] == ["asked.json"]
+
+
+def test_gc_takes_the_locks_of_what_is_gone(root: Path) -> None:
+    store = Store(root)
+    store.make("thing", {"n": 1}, one_file())
+    store.make("thing", {"n": 2}, one_file())
+    gone = root / "artifacts" / "thing" / key({"n": 2})
+    remove_tree(gone)
+    with Store(root).hot("build", "x"):
+        for lock in (root / "locks").glob("*.lock"):
+            os.utime(lock, (1, 1))
+        with store._lock("held", "something"):
+            os.utime(root / "locks" / "held.lock", (1, 1))
+            Store(root).gc(older_than=14 * DAY)
+    names = {path.name for path in (root / "locks").glob("*.lock")}
+    assert names == {f"thing-{key({'n': 1})}.lock", "hot-build-x.lock", "held.lock"}
 
 
 def test_size_counts_hard_links_once(tmp_path: Path) -> None:
