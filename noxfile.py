@@ -11,8 +11,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import nox
 from nox.command import CommandFailed
@@ -21,6 +23,23 @@ ROOT = Path(__file__).resolve().parent
 OWN = Path(sys.prefix) == ROOT / ".venv"
 STATUS_FILE = os.environ.pop("LAB_STATUS_FILE", "")
 CALLED_FROM = os.environ.pop("LAB_CALLED_FROM", str(ROOT))
+
+
+def hand_on(number: int, _: FrameType | None) -> None:
+    """Let the program that runs end in order: nox itself would die and leave it alone."""
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        children = []
+    if not children:
+        raise KeyboardInterrupt
+    for child in children:
+        os.kill(int(child), number)
+
+
+for asked in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(asked) != signal.SIG_IGN:
+        signal.signal(asked, hand_on)
 
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "none" if OWN else "virtualenv"

@@ -135,6 +135,10 @@ class _Ending:
                 signal.signal(number, self._end)
 
     def _end(self, number: int, _: FrameType | None) -> None:
+        # To us and to our group, say, and by ./run as well: only a second Ctrl-C
+        # means that somebody has no more patience.
+        if self.signal and number != signal.SIGINT:
+            return
         self.signal = number
         raise KeyboardInterrupt
 

@@ -267,6 +267,19 @@ cli.main()
     assert "Traceback" not in err
 
 
+def test_only_a_second_interrupt_is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM may come to us, to our group and by ./run, all for the same reason."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ending = cli._Ending()
+    with pytest.raises(KeyboardInterrupt):
+        ending._end(signal.SIGTERM, None)
+    ending._end(signal.SIGTERM, None)
+    ending._end(signal.SIGHUP, None)
+    assert ending.signal == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        ending._end(signal.SIGINT, None)
+
+
 def test_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
     code = "from lab import cli; cli.main()"
     done = subprocess.run(

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import runpy
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,6 +55,7 @@ def noxfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setitem(sys.modules, "nox.command", command)
     monkeypatch.setenv("LAB_STATUS_FILE", str(tmp_path / "status"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "nox"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return runpy.run_path(str(NOXFILE))
 
 
@@ -80,3 +83,18 @@ def test_mutations_tell_their_status(tmp_path: Path, noxfile: dict[str, Any]) ->
     argv, env = session.calls[-1]
     assert argv[1:] == ("-m", "lab.testing.mutate")
     assert env["LAB_STATUS_FILE"] == str(tmp_path / "status")
+
+
+def test_a_signal_to_nox_ends_what_it_runs(noxfile: dict[str, Any]) -> None:
+    """As `kill` of ./run alone sends it."""
+    with subprocess.Popen(["sleep", "60"]) as running:
+        noxfile["hand_on"](signal.SIGTERM, None)
+        assert running.wait(10) == -signal.SIGTERM
+
+
+def test_a_signal_to_nox_that_runs_nothing_ends_it(
+    noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "")
+    with pytest.raises(KeyboardInterrupt):
+        noxfile["hand_on"](signal.SIGTERM, None)

@@ -260,6 +260,38 @@ def test_no_network(world: World) -> None:
     assert world.run("e2e").returncode == 0  # and what was half-made does not stay
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_run_alone_ends_the_session(world: World, number: signal.Signals) -> None:
+    world.nox(
+        f'trap \'sleep 0.3; echo cleaned >"$WORLD/cleaned"; '
+        f'echo {128 + number} >"$LAB_STATUS_FILE"; exit 1\' {number.name[3:]}\n'
+        'touch "$WORLD/started"\nwhile :; do sleep 0.1; done\n'
+    )
+    script = world.directory / "checkout" / "run"
+    process = subprocess.Popen(["sh", script, "e2e"], env=world.env, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 10
+        while not (world.directory / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+    finally:
+        process.kill()
+        process.wait()
+    assert (world.directory / "cleaned").exists()
+
+
+@pytest.mark.parametrize("given", ["", "</dev/null", "<&-"])
+def test_the_session_reads_what_we_are_given(world: World, given: str) -> None:
+    world.nox('cat >"$WORLD/read"')
+    script = world.directory / "checkout" / "run"
+    subprocess.run(
+        ["sh", "-c", f"exec sh {script} e2e {given}"],
+        env=world.env, input="words", text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert (world.directory / "read").read_text() == ("" if given else "words")
+
+
 def test_interrupt_waits_for_the_session_and_hands_on_its_status(world: World) -> None:
     world.nox(
         'trap \'sleep 0.3; echo cleaned >"$WORLD/cleaned"; '
