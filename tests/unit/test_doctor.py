@@ -174,6 +174,18 @@ def test_little_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert doctor._disk().status == OK
 
 
+def test_a_user_without_a_range_of_users_makes_no_images(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    program(path, "unshare", 'case "$*" in *--map-auto*) exit 1 ;; esac')
+    found = doctor._namespaces()
+    assert found.status == WARNING
+    assert "/etc/subuid" in found.detail
+    program(path, "unshare")
+    assert doctor._namespaces().status == OK
+
+
 @pytest.mark.parametrize("args", [[], ["--install"]])
 def test_command_without_qemu_ends_with_3(tmp_path: Path, args: list[str]) -> None:
     """The whole command, on a host whose dpkg has everything but QEMU, as nobody's root."""
