@@ -18,6 +18,7 @@ from lab.kernel.refusal import explain
 from lab.kernel.series import Patch, PatchSeries
 from lab.process import Finished, run
 from lab.progress import progress
+from lab.sources.git import OF_ANOTHER
 
 OFFSET = re.compile(r"Hunk #(\d+) succeeded at (\d+) \(offset (-?\d+) lines?\)")
 CHECKING = re.compile(r"(?:Checking patch|Applied patch) (.+?)(?:\.\.\.| cleanly\.)$")
@@ -82,6 +83,7 @@ def _apply(patch: Patch, tree: Path, *, version: str) -> list[Shifted]:
         ),
         cwd=tree,
         env={
+            **OF_ANOTHER,
             # The tree is no repository and must not be taken for a part of one,
             # nor must the user's settings decide how strict git is.
             "GIT_CEILING_DIRECTORIES": str(tree.parent),

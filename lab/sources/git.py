@@ -15,6 +15,18 @@ QUIET = {
     "LC_ALL": "C",
 }
 
+OF_ANOTHER = dict.fromkeys(
+    (
+        # `git rev-parse --local-env-vars` has them, but for settings: a hook, or
+        # whoever calls us from one, has another repository in mind.
+        *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE"),
+        *("GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_NO_REPLACE_OBJECTS"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE"),
+        "GIT_WORK_TREE",
+    )
+)
+"""Variables that are taken away from the caller's environment."""
+
 SETTINGS = (
     # The lab reads trees of other owners, in a container say; it runs no code
     # of theirs: hooks and the file system monitor are off.
@@ -40,7 +52,7 @@ def git(
     return run(
         ("git", *SETTINGS, *arguments),
         cwd=directory,
-        env={**QUIET, **(env or {})},
+        env={**OF_ANOTHER, **QUIET, **(env or {})},
         check=check,
         on_line=on_line,
     )

@@ -166,6 +166,21 @@ def test_git(tmp_path: Path, repository: Path, where: str) -> None:
     assert locked.version == git(repository, "rev-parse", "HEAD")
 
 
+def test_git_of_a_hook_is_not_meant(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs the lab from a hook has another repository in the environment."""
+    other = make_repository(tmp_path / "other", {**FILES, "Makefile": "all:\n"})
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    before = (other / ".git" / "index").read_bytes()
+    tree = get(tmp_path, f"{{git: {repository}, ref: main}}")
+    assert read_tree(tree.path).keys() >= FILES.keys()
+    assert (tree.path / "Makefile").read_text() == MAKEFILE
+    assert (other / ".git" / "index").read_bytes() == before
+
+
 def test_git_stays_at_the_locked_commit_until_update(tmp_path: Path, repository: Path) -> None:
     source = "{git: linux, ref: main}"
     first = get(tmp_path, source)
