@@ -4,7 +4,7 @@
 The device may exist, open, create a machine, run real mode in its emulator,
 and yet never run a guest in long mode.  So a tiny payload (kvm_probe.S) has to
 get there within a time limit.  The answer is remembered in the store for this
-QEMU on this host kernel and processor.
+QEMU on this host kernel and processor; for a day, if it is bad.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import HostError, UserError
 from lab.process import ProgramTimeout, run
 from lab.seal import digest
-from lab.store import Store, canonical
+from lab.store import Json, Store, canonical
 from lab.vm.runtime import runtime
 from lab.vm.spec import DEFAULT_CPU
 
 QEMU = "qemu-system-x86_64"
 TIME_LIMIT = 5.0
 """Seconds; a working KVM needs 0.2, TCG 0.4."""
+
+TROUBLE_LASTS = 86400.0
+"""Seconds that a bad answer is believed; a good one is for ever."""
 
 DONE = 0x10 << 1 | 1
 """isa-debug-exit turns the byte 0x10 into this exit status."""
@@ -91,12 +96,20 @@ def trouble_with_kvm(store: Store) -> str | None:
         return f"{QEMU} is not installed"
     fact = f"kvm-{_host(Path(qemu))}"
     known = store.recall(fact)
-    if isinstance(known, dict) and "trouble" in known:
+    if isinstance(known, dict) and not _is_stale(known):
         trouble = known["trouble"]
         return None if trouble is None else str(trouble)
     trouble = _run_payload("kvm")
-    store.remember(fact, {"trouble": trouble})
+    store.remember(fact, {"trouble": trouble, "when": time.time()})
     return trouble
+
+
+def _is_stale(known: Mapping[str, Json]) -> bool:
+    """Whether to probe again: a host that was busy, or its modules reloaded, may do by now."""
+    when = known.get("when")
+    if "trouble" not in known or not isinstance(when, int | float):
+        return True
+    return known["trouble"] is not None and not 0 <= time.time() - when < TROUBLE_LASTS
 
 
 def _host(qemu: Path) -> str:

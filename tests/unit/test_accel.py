@@ -63,6 +63,21 @@ def test_the_answer_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch)
     assert accel.trouble_with_kvm(store) == "it hangs"
 
 
+@pytest.mark.parametrize(
+    ("trouble", "age", "stale"),
+    [("it hangs", 3600, False), ("it hangs", 90000, True), ("it hangs", -60, True),
+     (None, 90000, False)],
+)  # fmt: skip
+def test_a_bad_answer_is_asked_again_the_next_day(
+    trouble: str | None, age: float, stale: bool
+) -> None:
+    assert accel._is_stale({"trouble": trouble, "when": time.time() - age}) == stale
+
+
+def test_an_answer_of_old_is_asked_again() -> None:
+    assert accel._is_stale({"trouble": "it hangs"})
+
+
 @pytest.mark.skipif(not shutil.which(accel.QEMU), reason="no QEMU")
 def test_payload_ends_well_where_a_guest_runs() -> None:
     assert accel._run_payload("tcg") is None
