@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    StrictBool,
     StrictInt,
     Tag,
     ValidationError,
@@ -43,6 +44,7 @@ EXPECTED = {
     "dict_type": ("a mapping", "`key: value` lines below it"),
     "tuple_type": ("a list", "[one, another]"),
     "int_type": ("a whole number", None),
+    "bool_type": ("true or false", None),
 }
 """pydantic's words for it, and what a user should read."""
 
@@ -190,6 +192,8 @@ class FlavourSpec(Entry):
         cmdline: further words for the kernel's command line.
         suites: what is run under it where nobody names a test; ``e2e`` if
             left out.
+        shared: all tests are run once more in one machine: its sanitizers need
+            history.
     """
 
     fragments: Names
@@ -197,6 +201,7 @@ class FlavourSpec(Entry):
     patience: Annotated[StrictInt, Field(ge=1)] = 1
     cmdline: Names = ()
     suites: Names = ()
+    shared: StrictBool = False
 
 
 class SeriesSpec(Entry):

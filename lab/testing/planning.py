@@ -113,8 +113,7 @@ def _cells(stage: Built, way: Way, *, run: str, times: Times) -> Iterator[Cell]:
     )
     for shard in range(1, way.shards + 1):
         yield cell.model_copy(update={"name": f"{base}-{shard}", "shard": shard})
-    # Sanitizers need history: once more, all tests in one machine.
-    if way.shared and stage.kernel.flavour == "debug":
+    if way.shared and stage.flavour.shared:
         yield cell.model_copy(
             update={
                 "name": f"{base}-shared",

@@ -29,7 +29,9 @@ def built(name: str, flavour: str) -> Built:
         kernel=Kernel(name=name, version=f"{name}.1", flavour=flavour, key="k", path=nowhere),
         modules=None,
         image=Image(name="debian", key="i", root=nowhere, packages=nowhere),
-        flavour=FlavourSpec(fragments=("boot",), memory=1024, patience=4),
+        flavour=FlavourSpec(
+            fragments=("boot",), memory=1024, patience=4, shared="debug" in flavour
+        ),
     )
 
 
@@ -153,6 +155,12 @@ def test_a_file_that_is_no_text_is_no_cell(tmp_path: Path) -> None:
 def test_a_cell_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load_cell(tmp_path / "none.json")
+
+
+def test_what_is_shared_is_no_matter_of_names() -> None:
+    way = Way(words=WORDS)
+    assert names(built("6.12", "debug-mine"), way=way)[-1] == "6.12-debug-mine-shared"
+    assert names(built("6.12", "race"), way=way) == ["6.12-race-1"]
 
 
 def test_words_are_told_apart(tmp_path: Path) -> None:

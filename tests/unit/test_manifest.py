@@ -58,6 +58,7 @@ def test_the_shipped_one_is_good() -> None:
     shipped = manifest.read()
     assert shipped.default_kernel in shipped.kernels
     assert {"default", "debug"} <= set(shipped.flavours)
+    assert [name for name, one in shipped.flavours.items() if one.shared] == ["debug"]
 
 
 def test_values_and_places(root: Path) -> None:
@@ -68,6 +69,12 @@ def test_values_and_places(root: Path) -> None:
     assert str(kernel.where("source")) == f"{root}/lab.yaml:5"
     assert kernel.where("patches", 0).line == 6
     assert read.module_tree("lunatik").resolve("path") == root / "lunatik-src"
+
+
+def test_whether_a_machine_is_shared_is_a_yes_or_no(root: Path) -> None:
+    error = refused(root, "    fragments: [boot]", "    fragments: [boot]\n    shared: often")
+    assert error.line == 10
+    assert "`shared` must be true or false" in str(error)
 
 
 def test_a_flavours_suite_must_be_there(root: Path) -> None:
