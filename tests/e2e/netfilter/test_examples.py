@@ -16,7 +16,7 @@ from lab.vm.machine import Machine
 
 pytestmark = pytest.mark.limit(120)
 
-DNS = (
+RESOLVER = (
     "ip netns exec b dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid "
     "--address=/example/10.9.9.9 --address=/example/fd09::9"
 )
@@ -44,7 +44,7 @@ def serve(machine: Machine, namespace: str, address: str, port: int) -> None:
 
 
 def test_dns_block(node: Machine) -> None:
-    node.succeed(DNS)
+    node.succeed(RESOLVER)
     for address in ("10.2.0.2", "fd02::2"):
         assert "10.9.9.9" in node.succeed(f"{DRILL} @{address} www.blocked.example")
     node.succeed("lunatik run examples/dns_block softirq")
@@ -72,7 +72,7 @@ def test_dns_block_answers_no_answers(node: Machine, version: int) -> None:
 
 
 def test_dns_rewrite(node: Machine) -> None:
-    node.succeed(DNS, "lunatik run examples/dns_rewrite softirq")
+    node.succeed(RESOLVER, "lunatik run examples/dns_rewrite softirq")
     for address in ("10.2.0.2", "fd02::2"):
         assert "192.0.2.80" in node.succeed(f"{DRILL} @{address} any.example A")
         assert "2001:db8::50" in node.succeed(f"{DRILL} @{address} any.example AAAA")
