@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lab.progress import progress
 from lab.seal import digest, digest_file
 from lab.store import Json, Store, remove_tree
 
-FORMAT = 1
+FORMAT = 2
 """Of the artifact; a new one is another key."""
 
 
@@ -41,10 +42,11 @@ def build_modules(kernel: Kernel, trees: Sequence[ModuleTree], store: Store) -> 
 
     def build(content: Path) -> None:
         built: list[_Built] = []
-        for tree in trees:
-            with progress(f"build modules {tree.name} for {kernel.name} {kernel.flavour}"):
-                built.append(_build_tree(kernel, tree, built, store=store))
-        _publish(kernel, built, content)
+        with _working_copies(kernel, trees, store) as hots:
+            for tree, hot in zip(trees, hots, strict=True):
+                with progress(f"build modules {tree.name} for {kernel.name} {kernel.flavour}"):
+                    built.append(_build_tree(kernel, tree, built, hot=hot, store=store))
+            _publish(kernel, built, content)
 
     artifact = store.make("modules", inputs, build)
     return load_modules(key=artifact.key, path=artifact.path)
@@ -59,24 +61,37 @@ class _Built:
     modules: tuple[Path, ...]
 
 
+@contextmanager
+def _working_copies(
+    kernel: Kernel, trees: Sequence[ModuleTree], store: Store
+) -> Iterator[list[Path]]:
+    """Where each tree is built, ours until all is published.
+
+    Another checkout's tree of the same name goes to the same place. Taken in one
+    order by everybody, whatever the order of the trees.
+    """
+    names = [f"{kernel.name}-{kernel.flavour}-{tree.name}".replace("/", "-") for tree in trees]
+    with ExitStack() as held:
+        hots = {name: held.enter_context(store.hot("modules", name)) for name in sorted(names)}
+        yield [hots[name] for name in names]
+
+
 def _build_tree(
-    kernel: Kernel, tree: ModuleTree, before: Sequence[_Built], *, store: Store
+    kernel: Kernel, tree: ModuleTree, before: Sequence[_Built], *, hot: Path, store: Store
 ) -> _Built:
-    name = f"{kernel.name}-{kernel.flavour}-{tree.name}".replace("/", "-")
-    with store.hot("modules", name) as hot:
-        work = hot / "tree"
-        # Neither make nor the compiler's dependencies notice another kernel
-        # below the same relative paths, and BTF is split against one vmlinux.
-        _wipe_if_other(hot, "kernel", kernel.key, work)
-        work.mkdir(exist_ok=True)
-        mirror(tree, work)
-        if tree.fetch_lua is not None:
-            lay_lua(tree, hot, work)
-        _make(kernel, tree, work, before, log=hot / "build.log", store=store)
-        modules = tuple(work / line for line in _order(work))
-        for module in modules:
-            _check_btf(module)
-        return _Built(tree, work, modules)
+    work = hot / "tree"
+    # Neither make nor the compiler's dependencies notice another kernel
+    # below the same relative paths, and BTF is split against one vmlinux.
+    _wipe_if_other(hot, "kernel", kernel.key, work)
+    work.mkdir(exist_ok=True)
+    mirror(tree, work)
+    if tree.fetch_lua is not None:
+        lay_lua(tree, hot, work)
+    _make(kernel, tree, work, before, log=hot / "build.log", store=store)
+    modules = tuple(work / line for line in _order(work))
+    for module in modules:
+        _check_btf(module)
+    return _Built(tree, work, modules)
 
 
 def _wipe_if_other(hot: Path, what: str, key: str, path: Path) -> bool:

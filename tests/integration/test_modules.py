@@ -2,8 +2,10 @@
 """External modules and the payload disk, against a fake kernel."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernel_kit import Bench
@@ -13,6 +15,7 @@ from lab.errors import InfraError, KernelError, UserError
 from lab.kernel.artifact import Kernel
 from lab.modules.artifact import ModuleSet
 from lab.modules.build import build_modules
+from lab.modules.payload import make_payload
 from lab.modules.tree import ModuleTree, module_trees, read_tree
 from lab.seal import digest_file
 from lab.sources.lua import LuaSource
@@ -84,6 +87,27 @@ def test_an_edit_is_another_set(kernel: Kernel, bench: Bench, driver: Path) -> N
     second = build(kernel, bench, driver)
     assert second.key != first.key
     assert "CC" not in log_of(kernel, bench, "driver")  # answer.c was not touched
+
+
+def test_no_other_lab_has_the_working_copies_before_all_is_published(
+    kernel: Kernel, bench: Bench, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it lays its own tree there, and that one's files are published under our key."""
+    second = tmp_path / "another"
+    shutil.copytree(driver, second)
+    (second / "answer.c").rename(second / "second.c")
+    (second / "Kbuild").write_text("obj-m += second.o\n")
+    held: dict[str, bool] = {}
+
+    def publish(*arguments: Any) -> None:
+        held.update({one.name: one.used for one in bench.store.stored() if "modules" in one.kind})
+        make_payload(*arguments)
+
+    monkeypatch.setattr("lab.modules.build.make_payload", publish)
+    # Whoever names them the other way round must not wait for us, and we for them.
+    assert build(kernel, bench, second, driver).files.keys() == {"second.ko", "answer.ko"}
+    assert len(held) == 2
+    assert all(held.values()), held
 
 
 def test_products_are_no_part_of_a_tree(kernel: Kernel, bench: Bench, driver: Path) -> None:
