@@ -13,7 +13,7 @@
 
 #include "core.h"
 
-DEFINE_STATIC_KEY_FALSE(lunatik_faulty);
+struct static_key_false lunatik_faulty = STATIC_KEY_FALSE_INIT;
 EXPORT_SYMBOL_GPL(lunatik_faulty);
 
 /* Allocations until the next fault; 0 and less: they fail, fail_times of them. */
