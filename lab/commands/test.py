@@ -148,10 +148,9 @@ def _run_matrix(lab: Manifest, wanted: Wanted, way: Way, *, home: Path, began: f
 
     store = Store()
     workshop = stages.Workshop(lab, wanted, store)
-    planned = stages.prepare(lab, wanted, store)
+    planned, untested = stages.prepare_each(lab, wanted, store)
     workshop.image()
     times, directory = earlier_times(home), new_run(home)
-    untested: list[Untested] = []
 
     def batches() -> Iterator[list[Path]]:
         standing: list[Built] = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import UserError
+from lab.errors import HostError, UserError
 from lab.image import build as images
 from lab.image.build import Image
 from lab.kernel.build import build_kernel, is_built
@@ -16,6 +16,7 @@ from lab.manifest import Manifest
 from lab.modules.build import build_modules
 from lab.modules.tree import ModuleTree, module_trees
 from lab.paths import expand
+from lab.results.record import Untested
 from lab.store import Store
 from lab.testing.planning import Built, called
 
@@ -105,13 +106,17 @@ def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str]) -> None:
     # Cells are called after their kernels, and a tree after its directory.
     known: dict[str, str] = {}
     for word in kernels:
-        name = word if word in manifest.kernels else expand(word).resolve().name
+        name = _plain(manifest, word)
         if name in known:
             raise UserError(
                 f"`{known[name]}` and `{word}` are both called `{name}`",
                 right="give one a name of its own in lab.local.yaml, or test one after the other",
             )
         known[name] = word
+
+
+def _plain(manifest: Manifest, word: str) -> str:
+    return word if word in manifest.kernels else expand(word).resolve().name
 
 
 def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:
@@ -121,12 +126,42 @@ def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:
         UserError: no such kernel, flavour, series, file.
         HostError: a source cannot be fetched.
     """
+    return [stage for name in wanted.kernels for stage in _stages_of(manifest, wanted, name, store)]
+
+
+def prepare_each(
+    manifest: Manifest, wanted: Wanted, store: Store
+) -> tuple[list[Stage], list[Untested]]:
+    """As ``prepare``; but a source that cannot be fetched takes no other kernel with it.
+
+    Errors:
+        UserError: no such kernel, flavour, series, file.
+        HostError: no source can be fetched.
+    """
+    stages: list[Stage] = []
+    untested: list[Untested] = []
+    errors: list[HostError] = []
+    for name in wanted.kernels:
+        try:
+            stages += _stages_of(manifest, wanted, name, store)
+        except HostError as error:
+            errors.append(error)
+            untested += [
+                Untested.of(called(_plain(manifest, name), flavour, llvm=wanted.llvm), error)
+                for flavour in wanted.flavours
+            ]
+    if not stages:
+        raise errors[0]
+    return stages, untested
+
+
+def _stages_of(manifest: Manifest, wanted: Wanted, kernel: str, store: Store) -> list[Stage]:
     return [
         Stage(
-            kernel=name,
+            kernel=kernel,
             recipe=make_recipe(
                 manifest,
-                name,
+                kernel,
                 store=store,
                 flavour=flavour,
                 patches=wanted.patches,
@@ -136,7 +171,6 @@ def prepare(manifest: Manifest, wanted: Wanted, store: Store) -> list[Stage]:
             ),
             tests=usual_tests(manifest, flavour),
         )
-        for name in wanted.kernels
         for flavour in wanted.flavours
     ]
 

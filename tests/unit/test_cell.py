@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lab import manifest
-from lab.errors import UserError
+from lab.errors import HostError, UserError
 from lab.image.build import Image
 from lab.kernel.artifact import Kernel
+from lab.kernel.recipe import KernelRecipe
 from lab.manifest import FlavourSpec
+from lab.store import Store
+from lab.testing import stages
 from lab.testing.cell import Cell, load_cell
 from lab.testing.planning import Built, Way, plan
 from lab.testing.rig import root_of
@@ -220,6 +225,44 @@ def test_root_of_tests_elsewhere(tmp_path: Path) -> None:
     assert root_of(("x.py::test",), root) == root
     assert root_of((f"{one}::test",), root) == one.parent
     assert root_of((str(one), str(two)), root) == tmp_path / "mine"
+
+
+def fetched(unreachable: set[str], asked: list[str]) -> Callable[..., KernelRecipe]:
+    """Plays make_recipe where some suites do not answer; remembers what was asked for."""
+
+    def make(_: object, name: str, *, flavour: str, **__: object) -> KernelRecipe:
+        asked.append(name)
+        if name in unreachable:
+            raise HostError(f"the suite of {name} cannot be reached")
+        recipe: KernelRecipe = SimpleNamespace(
+            source=SimpleNamespace(name=name), flavour=flavour, llvm=False
+        )  # type: ignore[assignment]
+        return recipe
+
+    return make
+
+
+def test_an_unreachable_suite_takes_no_other_kernel_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(stages, "make_recipe", fetched({"6.1"}, asked))
+    wanted = stages.Wanted(kernels=("6.1", "6.12", "7.3"), flavours=("default", "debug"))
+    found, untested = stages.prepare_each(manifest.read(), wanted, Store(tmp_path))
+    assert [stage.name for stage in found] == [
+        "6.12-default", "6.12-debug", "7.3-default", "7.3-debug",
+    ]  # fmt: skip
+    assert [(one.name, one.exit) for one in untested] == [("6.1-default", 3), ("6.1-debug", 3)]
+    assert asked.count("6.1") == 1, "it is waited for once"
+
+
+def test_where_no_source_can_be_had_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "make_recipe", fetched({"6.1", "6.12"}, []))
+    wanted = stages.Wanted(kernels=("6.1", "6.12"), flavours=("default",))
+    with pytest.raises(HostError, match=r"suite of 6\.1 cannot"):
+        stages.prepare_each(manifest.read(), wanted, Store(tmp_path))
 
 
 def test_everybody_has_their_turn() -> None:
