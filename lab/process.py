@@ -2,7 +2,9 @@
 """Run a host program: in a process group of its own, bounded, interruptible, logged.
 
 Whatever ends the wait (a time limit, Ctrl-C, SIGTERM turned into an exception,
-an error in the caller's own callback), the whole group is ended with it.
+an error in the caller's own callback), the whole group is ended with it.  Where
+we are killed, the kernel sends the program SIGTERM; what it has started itself
+is its own affair then.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +32,9 @@ GRACE = 3.0
 
 LINGER = 1.0
 """Seconds that output is read after the program's end, should a daemon hold the pipe."""
+
+NOT_STARTED = (126, 127)
+"""setpriv's exit status where it could not become the program; env has the same."""
 
 TAIL_LINES = 20
 """Lines of output that an error shows."""
@@ -146,6 +152,8 @@ def run(
     if not ended:
         assert timeout is not None
         raise ProgramTimeout(finished, timeout)
+    if finished.status in NOT_STARTED and finished.stderr.startswith("setpriv: "):
+        raise _not_started(finished, _environment(env))
     if check and finished.status != 0:
         if os.strerror(errno.ENOSPC) in finished.stderr:
             raise HostError(
@@ -224,15 +232,11 @@ def _start(
     env: Mapping[str, str | None] | None,
     piped_input: bool,
 ) -> subprocess.Popen[bytes]:
-    wanted = {**os.environ, **(env or {})}
-    environment = {name: value for name, value in wanted.items() if value is not None}
-    # An ordinary user's PATH lacks the directories of depmod and mke2fs.
-    environment["PATH"] = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     try:
         return subprocess.Popen(
-            argv,
+            (*_until_we_die(), *argv),
             cwd=cwd,
-            env=environment,
+            env=_environment(env),
             stdin=subprocess.PIPE if piped_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -243,9 +247,34 @@ def _start(
             raise InfraError(
                 f"`{argv[0]}` cannot be run in a directory that is gone", file=cwd
             ) from None
-        raise _missing(argv[0], environment) from None
+        raise _missing(argv[0], _environment(env)) from None
     except OSError as error:
         raise HostError(f"`{argv[0]}` cannot be started: {error.strerror}") from error
+
+
+@cache
+def _until_we_die() -> tuple[str, ...]:
+    """The words before a command that let it end with us; the signal comes when the
+    thread that started it is gone, and in ``run`` that one waits.
+    """
+    setpriv = shutil.which("setpriv")  # by our own PATH, not the program's
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
+def _environment(env: Mapping[str, str | None] | None) -> dict[str, str]:
+    wanted = {**os.environ, **(env or {})}
+    environment = {name: value for name, value in wanted.items() if value is not None}
+    # An ordinary user's PATH lacks the directories of depmod and mke2fs.
+    environment["PATH"] = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return environment
+
+
+def _not_started(finished: Finished, environment: Mapping[str, str]) -> HostError:
+    program = finished.argv[0]
+    if finished.status == NOT_STARTED[-1]:
+        return _missing(program, environment)
+    why = finished.stderr.strip().rpartition(": ")[2]
+    return HostError(f"`{program}` cannot be started: {why}")
 
 
 def _missing(program: str, environment: Mapping[str, str]) -> HostError:

@@ -53,13 +53,12 @@ def make_argv(
 def guard(lock: Path) -> list[str]:
     """What stands before ``make`` in a command.
 
-    Should the lab be killed, the kernel tells the shell, and the shell all its
-    process group: make itself would end its children only, not what those have
-    started.  Until the last has gone, the inherited lock keeps the next make
+    Should the lab be killed, the kernel tells the shell (see ``lab.process``),
+    and the shell all its process group: make itself would end its children only,
+    not what those have started.  Until the last has gone, the inherited lock keeps the next make
     out of the same tree.
     """
     return [
-        *("setpriv", "--pdeathsig", "TERM"),
         *("sh", "-c", 'trap "trap - TERM; kill -TERM 0" TERM; "$@" & wait $!', "sh"),
         *("flock", "--no-fork", str(lock)),
         *("nice", "-n5"),

@@ -121,6 +121,31 @@ def test_missing_interpreter(tmp_path: Path) -> None:
         run([script])
 
 
+def test_a_file_that_may_not_be_run(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    with pytest.raises(HostError, match="cannot be started: Permission denied"):
+        run([tmp_path / "script"])
+
+
+def test_a_missing_program_of_a_programs_is_its_own_affair() -> None:
+    assert run(["sh", "-c", "exec no-such-program"], check=False).status == 127
+
+
+def test_a_program_ends_with_a_lab_that_is_killed(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = f"""
+from lab.process import run
+run(["sh", "-c", "echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 60"])
+"""
+    lab = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 50
+    while not pid.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    lab.kill()
+    lab.wait()
+    assert gone(int(pid.read_text()))
+
+
 def test_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match="directory that is gone"):
         run(["true"], cwd=tmp_path / "gone")
