@@ -195,6 +195,7 @@ END"""
 
 
 @pytest.mark.topology("router")
+@pytest.mark.limit(300)
 def test_same_packets_of_people_pass_between_machines(net: Network, bpf: Compiler) -> None:
     """Traffic of real programs, captured once, through the driver of a card."""
     client, router, server = net.nodes("client", "router", "server")
