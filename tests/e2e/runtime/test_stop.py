@@ -126,8 +126,8 @@ def test_while_it_is_loaded(machine: Machine, context: str) -> None:
         b'local linux = require("linux") for i = 1, 300 do linux.schedule(100) end',
         "/lib/modules/lua/slow.lua",
     )
-    machine.succeed(f"lunatik run slow {context} > /tmp/said 2>&1 & sleep 0.5")
-    assert "loading" in machine.succeed("lunatik list")
+    machine.succeed(f"lunatik run slow {context} > /tmp/said 2>&1 &")
+    machine.wait_until_succeeds("lunatik list | grep loading")
     machine.succeed("lunatik stop slow")
     gone(machine)
     machine.wait_until_succeeds("grep '^lunatik: stopped' /tmp/said")
@@ -138,7 +138,9 @@ def test_unload_while_a_script_is_loaded(machine: Machine) -> None:
         b'local linux = require("linux") for i = 1, 300 do linux.schedule(100) end',
         "/lib/modules/lua/slow.lua",
     )
-    machine.succeed("lunatik run slow > /tmp/said 2>&1 & sleep 0.5; lunatik unload; lunatik load")
+    machine.succeed("lunatik run slow > /tmp/said 2>&1 &")
+    machine.wait_until_succeeds("lunatik list | grep loading")
+    machine.succeed("lunatik unload", "lunatik load")
     gone(machine)
 
 
