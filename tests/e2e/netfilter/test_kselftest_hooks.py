@@ -19,6 +19,7 @@ def entries(machine: Machine, name: str) -> int:
 
 # Its `ip` is another one afterwards.
 @pytest.mark.fresh
+@pytest.mark.limit(120)
 def test_namespace_without_hooks_is_told(machine: Machine) -> None:
     machine.succeed(HOOKS)
     # As a program does; a name may come again.
