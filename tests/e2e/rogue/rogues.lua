@@ -308,7 +308,7 @@ return s:byte(1, -1)
 --- char_giants: budget|memory
 while true do local _ = string.char(table.unpack({(("x"):rep(200)):byte(1, -1)})) end
 
---- pack_giants: memory|"too"
+--- pack_giants: memory
 return ("!16 s8"):pack(("x"):rep(1000000)):rep(1000)
 
 --- pack_alignment: "power of 2|too|limits"
@@ -458,7 +458,7 @@ while true do pcall(error) end
 --- xpcall_handler_that_loops: budget
 xpcall(error, function() while true do end end)
 
---- xpcall_handler_that_fails: budget|"error|overflow"
+--- xpcall_handler_that_fails: budget
 xpcall(function() while true do end end, function() error("again") end)
 
 --- xpcall_handler_swallows: budget
