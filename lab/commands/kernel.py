@@ -89,26 +89,41 @@ def config_of(
     print(configured(recipe, store=store))
 
 
-def lint(kernel: Which = None, patches: Patches = None) -> None:
-    """Read a kernel's patches as its maintainers would: checkpatch --strict."""
+def lint(
+    kernels: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|PATH|all",
+            help="In lab.yaml, or kernel trees of your own; the default kernel if left out.",
+        ),
+    ] = None,
+    patches: Patches = None,
+) -> None:
+    """Read kernels' patches as their maintainers would: each tree's own checkpatch --strict."""
     from lab import manifest
     from lab.errors import KernelError
-    from lab.kernel.checkpatch import check_patches
+    from lab.kernel.checkpatch import Finding, check_patches
     from lab.kernel.recipe import make_recipe
     from lab.progress import progress
     from lab.store import Store
 
     store = Store()
     lab = manifest.read()
-    name = lab.kernel_or_default(kernel)
-    recipe = make_recipe(lab, name, store=store, patches=chosen(patches))
-    with recipe.open_source() as tree, progress("checkpatch"):
-        findings = check_patches(tree.path, recipe.series, store)
-    for finding in findings:
-        print(finding)
-    if findings:
-        raise KernelError(f"{len(findings)} findings in the patches")
-    print(f"{len(recipe.series.patches)} patches: nothing to say")
+    words = kernels or [lab.default_kernel]
+    names = [name for word in words for name in (lab.kernels if word == "all" else (word,))]
+    all_findings: list[Finding] = []
+    for name in dict.fromkeys(names):
+        recipe = make_recipe(lab, name, store=store, patches=chosen(patches))
+        with recipe.open_source() as tree, progress(f"checkpatch of {recipe.source.name}"):
+            findings = check_patches(tree.path, recipe.series, store)
+        for finding in findings:
+            print(finding)
+        if not findings:
+            count = len(recipe.series.patches)
+            print(f"{recipe.source.name}: {count} patches: nothing to say")
+        all_findings += findings
+    if all_findings:
+        raise KernelError(f"{len(all_findings)} findings in the patches")
 
 
 def update(
