@@ -77,6 +77,7 @@ def lint(session: nox.Session) -> None:
     run(session, python, "-m", "ruff", "format", "--check", ".")
     run(session, python, "-m", "mypy")
     run(session, "shellcheck", "run", ".ci/run", external=True)
+    run(session, "shellcheck", "--severity=warning", *guest_scripts(), external=True)
     lab(session, "kernel", "lint", "all")  # by each one's own checkpatch; needs sources only
     lab(session, "modules", "lint")  # against a built kernel: its devel tree and flags
 
@@ -111,6 +112,16 @@ def box(session: nox.Session) -> None:
     prepare(session)
     lab(session, "doctor", "--install", "--for", "vagrant")
     lab(session, "image", "box", *session.posargs)
+
+
+def guest_scripts() -> list[str]:
+    """The shell scripts of guests and modules, relative to the checkout."""
+    files = [file for place in ("lunatik-src", "vm-images") for file in (ROOT / place).rglob("*")]
+    return sorted(
+        str(file.relative_to(ROOT))
+        for file in files
+        if file.is_file() and file.read_bytes()[:9] == b"#!/bin/sh"
+    )
 
 
 def lab_test(session: nox.Session, *args: str) -> None:

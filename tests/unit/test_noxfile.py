@@ -77,6 +77,12 @@ def test_what_is_installed_is_left_alone(tmp_path: Path, noxfile: dict[str, Any]
     assert not (tmp_path / "status").exists()
 
 
+def test_guests_scripts_are_found(noxfile: dict[str, Any]) -> None:
+    found = noxfile["guest_scripts"]()
+    assert "lunatik-src/tools/bin/lunatik" in found
+    assert "vm-images/box/usr/lib/lab/boot" in found
+
+
 def test_mutations_tell_their_status(tmp_path: Path, noxfile: dict[str, Any]) -> None:
     session = Session(tmp_path)
     noxfile["mutate"](session)
