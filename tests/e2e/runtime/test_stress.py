@@ -11,7 +11,6 @@ from lab.vm.machine import Machine
 
 STRESS = Path(__file__).with_name("stress.py")
 SECONDS = 60
-LOADS = 500
 AT_A_TIME = 20
 
 MEMBER = """
@@ -86,14 +85,15 @@ done
 
 @pytest.mark.slow
 @pytest.mark.limit(2400)
-def test_five_hundred_loads(machine: Machine) -> None:
+@pytest.mark.amount(500, in_ci=100)
+def test_five_hundred_loads(machine: Machine, amount: int) -> None:
     """Each with a runtime and its bindings in between: there is something to take down.
 
     Some at a time, so that a busy host does not make the whole look hung.
     """
     machine.copy_to(GUEST.encode(), "/lib/modules/lua/guest.lua")
     machine.succeed("lunatik unload")
-    for _ in range(LOADS // AT_A_TIME):
+    for _ in range(amount // AT_A_TIME):
         machine.succeed(f"for turn in $(seq {AT_A_TIME}); do {TURN} done", timeout=120)
     machine.succeed("lunatik load")
     assert machine.lua("1 + 1") == "2"
