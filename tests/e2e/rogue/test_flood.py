@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_rogue import Answers
+from test_rogue import BYSTANDER, Answers
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -60,8 +60,9 @@ def state(machine: Machine) -> tuple[str, list[int]]:
 @pytest.mark.parametrize("fallback", ["open", "closed"])
 def test_flood(machine: Machine, kernel: KernelInfo, fallback: str) -> None:
     machine.copy_to((SCRIPT % (TURNS, fallback)).encode(), "/lib/modules/lua/flooded.lua")
+    machine.copy_to(BYSTANDER.encode(), "/lib/modules/lua/bystander.lua")
     machine.copy_to(FLOOD, "/tmp/flood.py")
-    machine.succeed("lunatik run flooded softirq")
+    machine.succeed("lunatik run bystander", "lunatik run flooded softirq")
 
     _, before = state(machine)
     answers = Answers(machine)
