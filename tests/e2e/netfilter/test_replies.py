@@ -232,6 +232,30 @@ def test_packet_inside_a_tunnel_has_no_link_header_to_be_sent_with(machine: Mach
     machine.wait_until_succeeds("dmesg | grep 'outer.*true.*false.*EINVAL'")
 
 
+def test_packet_of_a_tunnel_is_answered_and_goes_its_way(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    # A tunnel of any end: what came is handed on with where it came from, in a route's place.
+    machine.succeed(
+        "ip link add vx type vxlan external dstport 4789",
+        "ip address add 10.4.0.1/24 dev vx; ip link set vx up",
+        "ip -n b link add vx type vxlan id 7 dstport 4789 local 10.2.0.2 remote 10.2.0.1",
+        "ip -n b address add 10.4.0.2/24 dev vx; ip -n b link set vx up",
+    )
+    hook(
+        machine,
+        "IPV4",
+        "inet.PRE_ROUTING",
+        """
+        if port(skb) == 9999 then
+            skb:unreachable()
+            print("answered")
+        end
+        return ACCEPT""",
+    )
+    assert flow(machine, "b", "-", "10.4.0.1", 9999) == ["arrived"]
+    machine.succeed("dmesg | grep answered")
+
+
 def test_replies_in_pieces_can_be_told_apart(machine: Machine) -> None:
     wire(machine, ROUTED)
     hook(
