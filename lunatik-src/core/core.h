@@ -252,7 +252,8 @@ enum lunatik_topic {
 };
 
 int lunatik_print(lua_State *L);
-bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic, size_t length);
+bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic,
+		       unsigned int lines, size_t length);
 /* printk(), deferred as lunatik_printk_deferred() where @runtime runs so that it has to be. */
 __printf(2, 3) void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...);
 void lunatik_output_add(struct lunatik_output *output, const char *text, size_t length);

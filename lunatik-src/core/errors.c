@@ -62,15 +62,30 @@ int lunatik_traceback(lua_State *L)
 }
 
 /* Of a hook that is called for each packet the first failure tells enough. */
-static bool worth_logging(struct lunatik_runtime *runtime, struct lunatik_hook *hook)
+static bool worth_logging(struct lunatik_runtime *runtime, const struct lunatik_hook *hook)
 {
-	bool told;
+	return hook ? !hook->told : __ratelimit(&runtime->log_limit);
+}
 
-	if (!hook)
-		return __ratelimit(&runtime->log_limit);
-	told = hook->told;
-	hook->told = true;
-	return !told;
+/* The text behind its first line, and how much of that is shown. */
+static const char *skip_line(const char *text, int *shown)
+{
+	int length = strcspn(text, "\n");
+
+	*shown = min(length, LUNATIK_LOG_LINE);
+	return text + length + (text[length] == '\n');
+}
+
+static bool has_room(struct lunatik_runtime *runtime, const char *text)
+{
+	size_t length = 0;
+	int lines, shown;
+
+	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {
+		text = skip_line(text, &shown);
+		length += shown;
+	}
+	return lunatik_may_write(runtime, LUNATIK_ERRORS, lines, length);
 }
 
 /*
@@ -80,21 +95,20 @@ static bool worth_logging(struct lunatik_runtime *runtime, struct lunatik_hook *
  */
 void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, const char *text)
 {
-	int lines;
+	int lines, shown;
 
-	if (!worth_logging(runtime, hook))
+	/* Whole or not at all: then the next failure of the hook is told of. */
+	if (!worth_logging(runtime, hook) || !has_room(runtime, text))
 		return;
+	if (hook)
+		hook->told = true;
 
 	for (lines = 0; *text && lines < LUNATIK_LOG_LINES; lines++) {
-		int length = strcspn(text, "\n");
-		int shown = min(length, LUNATIK_LOG_LINE);
+		const char *rest = skip_line(text, &shown);
 
-		if (!lunatik_may_write(runtime, LUNATIK_ERRORS, shown))
-			return;
 		lunatik_printk(runtime, KERN_ERR "lunatik: %s: %.*s\n", runtime->name, shown,
 			       text);
-		text += length;
-		text += *text == '\n';
+		text = rest;
 	}
 	if (*text)
 		lunatik_printk(runtime, KERN_ERR "lunatik: %s: ...\n", runtime->name);

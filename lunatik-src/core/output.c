@@ -114,7 +114,7 @@ void lunatik_printk(struct lunatik_runtime *runtime, const char *format, ...)
  * interrupt runtimes share so much, whatever each of them may do by its lines.
  * Errors have their own, or who prints could hide those of others.
  */
-#define LUNATIK_ALLOWANCE	SZ_8K		/* bytes in such a time: */
+#define LUNATIK_ALLOWANCE	((size_t)SZ_8K)	/* bytes in such a time: */
 #define LUNATIK_ALLOWED_FOR	(5 * HZ)
 #define LUNATIK_PREFIX		32		/* time, level and the like, about */
 
@@ -141,17 +141,21 @@ static bool take_allowance(struct allowance *allowance, size_t bytes, bool *tell
 	return allowed;
 }
 
-/* May it write a line of that length, where it runs? Context: any but NMI. */
-bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic, size_t length)
+/*
+ * May it write so many lines, of that length together, where it runs? What is
+ * too much for any time may be all there is of one. Context: any but NMI.
+ */
+bool lunatik_may_write(struct lunatik_runtime *runtime, enum lunatik_topic topic,
+		       unsigned int lines, size_t length)
 {
-	size_t bytes = length + strlen(runtime->name) + LUNATIK_PREFIX;
+	size_t bytes = length + lines * (strlen(runtime->name) + LUNATIK_PREFIX);
 	unsigned long flags;
 	bool allowed, tell;
 
 	if (lunatik_in_process(runtime))
 		return true;
 	raw_spin_lock_irqsave(&allowance_lock, flags);
-	allowed = take_allowance(&allowances[topic], bytes, &tell);
+	allowed = take_allowance(&allowances[topic], min(bytes, LUNATIK_ALLOWANCE), &tell);
 	raw_spin_unlock_irqrestore(&allowance_lock, flags);
 	if (tell)
 		lunatik_printk_deferred(KERN_WARNING
@@ -170,7 +174,7 @@ static void log_lines(struct lunatik_runtime *runtime, const char *text, size_t 
 
 		/* The rest would be refused as well, at a call for each line. */
 		if (!__ratelimit(&runtime->print_limit) ||
-		    !lunatik_may_write(runtime, LUNATIK_PRINTS, shown))
+		    !lunatik_may_write(runtime, LUNATIK_PRINTS, 1, shown))
 			return;
 		lunatik_printk(runtime, KERN_INFO "%s: %.*s\n", runtime->name, (int)shown, text);
 		text += step;
@@ -183,7 +187,7 @@ bool lunatik_mayprint(lua_State *L)
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 
 	return __ratelimit(&runtime->print_limit) &&
-	       lunatik_may_write(runtime, LUNATIK_PRINTS, LUNATIK_USUAL_LINE);
+	       lunatik_may_write(runtime, LUNATIK_PRINTS, 1, LUNATIK_USUAL_LINE);
 }
 EXPORT_SYMBOL_GPL(lunatik_mayprint);
 

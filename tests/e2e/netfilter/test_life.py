@@ -161,19 +161,21 @@ def test_again_and_again_in_and_out_under_traffic(machine: Machine, amount: int)
         # Until it is killed, however slow the flavour.
         "python3 /tmp/clients.py flood a 10.2.0.2 3600 >/tmp/flooded 2>&1 & echo $! >/tmp/flood"
     )
-    # Every second one stays for a moment, as packets of the own CPU have to wait for that.
+    # Every second one stays until it has met a packet, of the own CPU, too.
     for _ in range(amount // 50):
         machine.lua(
             "local lunatik, linux = require('lunatik'), require('linux') "
+            "local shared = lunatik._ENV "
             "for number = 1, 50 do "
-            "local runtime = lunatik.runtime('hook', 'softirq') "
-            "if number % 2 == 0 then linux.schedule(2) end "
+            "local before, runtime = shared.met, lunatik.runtime('hook', 'softirq') "
+            "for _ = 1, number % 2 == 0 and 1000 or 0 do "
+            "if shared.met ~= before then break end linux.schedule(1) end "
             "runtime:stop() end"
         )
     machine.succeed("kill -0 $(cat /tmp/flood)", "kill $(cat /tmp/flood)")
     assert machine.succeed("lunatik list") == ""
     met = int(machine.lua("return require('lunatik')._ENV.met or 0"))
-    assert met > amount // 4, "packets met them"
+    assert met >= amount // 2, "packets met them"
     assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
 
 
@@ -223,7 +225,11 @@ def test_error_of_each_hook_is_told(machine: Machine) -> None:
     )
     machine.succeed(send(3))
     assert counters(machine, "hook")["ERRORS"] == str(3 * amount)
-    assert machine.succeed("dmesg").count("stack traceback") == amount
+    # That is more than interrupts may write at once: the last are told of later.
+    told = "dmesg | grep -c 'stack traceback'"
+    machine.wait_until_succeeds(f"{send(1)}; [ $({told}) = {amount} ]")
+    machine.succeed("sleep 5", send(3))
+    assert machine.succeed(told) == f"{amount}\n"
 
 
 @pytest.mark.parametrize(("fallback", "fate"), [("open", "arrived"), ("closed", "lost")])
