@@ -205,7 +205,8 @@ def test_same_packets_of_people_pass_between_machines(net: Network, bpf: Compile
     with net.capture("client") as capture:
         talk(client, address, sources)
     frames = read(capture.file, beyond=address)
-    assert len(frames) > 100
+    # How many acknowledgements are among them is the clock's doing.
+    assert len(frames) > 50
 
     card = server.succeed("cat /sys/class/net/eth0/address").strip()
     router.succeed(
