@@ -78,7 +78,7 @@ def up(  # noqa: PLR0917 - typer calls it by name
     from lab.commands.plan import print_plan
     from lab.errors import UserError
     from lab.store import Store
-    from lab.testing.lease import Leases
+    from lab.testing.lease import Leases, ledger_of
     from lab.vm.keep import Keep
 
     if not plan and (topology or into):
@@ -110,7 +110,7 @@ def up(  # noqa: PLR0917 - typer calls it by name
     if plan:
         print_plan(spec, store, topology=topology, into=into, as_json=as_json)
         return
-    leases = Leases(store.root / "leases.json")
+    leases = Leases(ledger_of(store))
     rows = []
     for name in names:
         kept = _boot(keep, leases, replace(spec, name=name, cpus=cpus), label)

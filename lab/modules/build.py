@@ -146,15 +146,19 @@ def _make(
     symvers = [str(built.path / "Module.symvers") for built in before]
     if symvers:
         words["KBUILD_EXTRA_SYMBOLS"] = " ".join(symvers)
-    argv = [*guard(log.parent / MAKE_LOCK), "make", "-C", str(kernel.devel)]
-    argv += [f"-j{processors()}", "--output-sync=target"]
-    argv += [f"{name}={value}" for name, value in words.items()]
     try:
-        run([*argv, "modules"], env=environment(store), log=log)
+        run(make_argv(kernel, words, lock=log.parent / MAKE_LOCK), env=environment(store), log=log)
     except ProgramFailed:
         raise compile_failure(
             what=f"module tree {tree.name}", source=work, log=log, shown=tree.path
         ) from None
+
+
+def make_argv(kernel: Kernel, words: Mapping[str, str], *, lock: Path) -> list[str]:
+    """The make of an external tree, with variables; the lock is that of ``guard``."""
+    argv = [*guard(lock), "make", "-C", str(kernel.devel), f"-j{processors()}"]
+    given = [f"{name}={value}" for name, value in words.items()]
+    return [*argv, "--output-sync=target", *given, "modules"]
 
 
 def variables(kernel: Kernel, work: Path) -> dict[str, str]:

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from lab.errors import HostError
 from lab.kernel.artifact import Kernel
 from lab.kernel.checkpatch import Finding, checkpatch
-from lab.kernel.make import MAKE_LOCK, environment, guard, processors
+from lab.kernel.make import MAKE_LOCK, environment
 from lab.manifest import Entry, Names, Text, first_error
 from lab.marked import load
-from lab.modules.build import lay_lua, mirror, variables
+from lab.modules.build import lay_lua, make_argv, mirror, variables
 from lab.modules.tree import UPSTREAM, ModuleTree
 from lab.process import run
 from lab.progress import progress
@@ -130,10 +130,8 @@ def _compile(kernel: Kernel, tree: ModuleTree, store: Store) -> tuple[list[str],
         if tree.fetch_lua is not None:
             lay_lua(tree, scratch, work)
         words = {**variables(kernel, work), "M": str(work), "W": "1", "C": "2"}
-        argv = [*guard(scratch / MAKE_LOCK), "make", "-C", str(kernel.devel)]
-        argv += [f"-j{processors()}", "--output-sync=target"]
-        argv += [f"{name}={value}" for name, value in words.items()]
-        finished = run([*argv, "modules"], env=environment(store), timeout=1800)
+        argv = make_argv(kernel, words, lock=scratch / MAKE_LOCK)
+        finished = run(argv, env=environment(store), timeout=1800)
         return finished.stdout.splitlines() + finished.stderr.splitlines(), work
 
 

@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from lab.errors import HostError
 from lab.progress import note
+from lab.store import Store
 from lab.testing.host import memory_total
 from lab.vm.reaper import start_time
 
@@ -40,6 +41,11 @@ SILENCE = 30.0
 
 #: The holder of what was handed over: it waits for nothing, and only a person ends it.
 _KEPT = "kept"
+
+
+def ledger_of(store: Store) -> Path:
+    """Where the labs that share a store keep their ledger."""
+    return store.root / "leases.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from lab.testing.cell import Cell, load_cell
 from lab.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by name
 from lab.testing.frames import authors_frames, failing_line
 from lab.testing.host import HostWatch
-from lab.testing.lease import Leases
+from lab.testing.lease import Leases, ledger_of
 from lab.testing.limit import Limit
 from lab.testing.orphan import end_if_orphaned
 from lab.testing.rig import Rig
@@ -76,9 +76,7 @@ class Bench:
         self.cold = self.rig.provider(cold=True)
         # Who waits says so to people, while pytest holds back what tests say.
         self.stderr = os.fdopen(os.dup(2), "w")
-        self.leases = Leases(
-            store.root / "leases.json", say=functools.partial(note, stream=self.stderr)
-        )
+        self.leases = Leases(ledger_of(store), say=functools.partial(note, stream=self.stderr))
         self.host = HostWatch()
         self.host.start()
         self.shared = SharedMachine(self) if cell.shared else None

@@ -238,23 +238,20 @@ class Watch:
                     phase=console.phase or self.phase,
                     when=round(console.when if console.phase else self.now, 3),
                     event=event,
-                    noise=self._excuse(event, console),
+                    noise=self.policy.excuse(
+                        event, kernel=console.version, flavour=console.flavour
+                    ),
                 )
             )
             console.phase = ""
-
-    def _excuse(self, event: Event, console: _Console) -> str | None:
-        for noise in self.policy.noise:
-            if noise.covers(event, kernel=console.version, flavour=console.flavour):
-                return noise.reason
-        return None
 
 
 def objection(log: str, *, kernel: str, flavour: str, policy: Policy | None = None) -> str | None:
     """Why a machine with this log must not be frozen, or None."""
     rules = policy or load_policy()
     for event in parse(log.splitlines(), policy=rules):
-        excused = any(n.covers(event, kernel=kernel, flavour=flavour) for n in rules.noise)
-        if event.severity != "note" and not excused:
+        if event.severity == "note":
+            continue
+        if rules.excuse(event, kernel=kernel, flavour=flavour) is None:
             return f"{event.kind}: {event.title}"
     return None

@@ -78,6 +78,13 @@ class Policy(BaseModel):
     def _any(self) -> re.Pattern[str]:
         return re.compile("|".join(f"(?:{rule.match.pattern})" for rule in self.splats))
 
+    def excuse(self, event: Event, *, kernel: str, flavour: str) -> str | None:
+        """Why nobody fails for a report of that kernel and flavour; None if somebody does."""
+        for noise in self.noise:
+            if noise.covers(event, kernel=kernel, flavour=flavour):
+                return noise.reason
+        return None
+
     def rule(self, line: str) -> tuple[int, Rule] | None:
         """The first rule that matches the line, with its precedence."""
         # Nearly every line matches none, which one search tells.

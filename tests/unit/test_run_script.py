@@ -261,6 +261,23 @@ def test_no_network(world: World) -> None:
     assert world.run("e2e").returncode == 0  # and what was half-made does not stay
 
 
+@contextlib.contextmanager
+def begun(world: World) -> Iterator[subprocess.Popen[bytes]]:
+    """./run, in a process group of its own, once its session has said that it started."""
+    script = world.directory / "checkout" / "run"
+    process = subprocess.Popen(["sh", script, "e2e"], env=world.env, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 10
+        while not (world.directory / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield process
+    finally:
+        # A session that did not hear would go on for ever.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_run_alone_ends_the_session(world: World, number: signal.Signals) -> None:
     world.nox(
@@ -268,19 +285,9 @@ def test_a_signal_to_run_alone_ends_the_session(world: World, number: signal.Sig
         f'echo {128 + number} >"$LAB_STATUS_FILE"; exit 1\' {number.name[3:]}\n'
         'touch "$WORLD/started"\nwhile :; do sleep 0.1; done\n'
     )
-    script = world.directory / "checkout" / "run"
-    process = subprocess.Popen(["sh", script, "e2e"], env=world.env, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 10
-        while not (world.directory / "started").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+    with begun(world) as process:
         process.send_signal(number)
         assert process.wait(10) == 128 + number
-    finally:
-        # A session that did not hear would go on for ever.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     assert (world.directory / "cleaned").exists()
 
 
@@ -301,15 +308,7 @@ def test_interrupt_waits_for_the_session_and_hands_on_its_status(world: World) -
         'echo 130 >"$LAB_STATUS_FILE"; exit 130\' INT\n'
         'touch "$WORLD/started"\nwhile :; do sleep 0.1; done\n'
     )
-    script = world.directory / "checkout" / "run"
-    process = subprocess.Popen(["sh", script, "e2e"], env=world.env, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 10
-        while not (world.directory / "started").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+    with begun(world) as process:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
-    finally:
-        process.kill()
-        process.wait()
     assert (world.directory / "cleaned").exists()
