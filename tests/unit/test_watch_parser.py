@@ -52,6 +52,7 @@ def line(text: str) -> str:
         ("debug-objects", "ODEBUG: free active (active state 0) object: x object type: timer_list"),
         ("page-table", "BUG: Bad page map in process sh  pte:8000 pmd:1234"),
         ("page-table", "BUG: Bad rss-counter state mm:x type:MM_ANONPAGES val:1"),
+        ("page-table", "mm/pgtable-generic.c:54: bad pmd 00000000abcd(0000000012345678)"),
         ("bad-page", "BUG: Bad page state in process swapper  pfn:01234"),
         ("slab", "BUG kmalloc-64 (Tainted: G           O      ): Right Redzone overwritten"),
         ("slab", "BUG kmalloc-rnd-05-64 (Not tainted): Poison overwritten"),
