@@ -11,11 +11,15 @@ import jinja2
 from lab.progress import seconds
 from lab.results import compare, drawing
 from lab.results.record import CellResult, RunResult, TestResult, count
+from lab.testing.rig import checkout
 
 #: What needs a look comes first.
 _ORDER = {"kernel": 0, "failed": 1, "infra": 2, "passed": 3, "skipped": 4}
 #: Bytes of a log that are folded into the report; its end, where it went wrong.
 _LOG = 64 << 10
+#: Failures whose logs are folded into the report: a kernel that breaks every test
+#: would make it too large for a browser.
+_READ = 30
 #: Files of a node that are read in the report; others are only linked.
 _LOGS = ("kernel.log", "console.log", "stacks.log", "qemu.log", "argv")
 
@@ -36,8 +40,11 @@ def write_report(run: RunResult, path: Path) -> None:
         for test in cell.tests
     ]
     rows.sort(key=lambda row: (_ORDER[row.test.status], row.cell.name, row.test.id))
+    for row in rows[_READ:]:
+        row.folds_logs = False
     text = environment.get_template("report.html.j2").render(
         run=run,
+        home=_home(path.parent),
         rows=rows,
         columns=compare.columns(run),
         compared=compare.table(run),
@@ -48,6 +55,12 @@ def write_report(run: RunResult, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _home(directory: Path) -> Path:
+    """A run's directory as it is typed in the checkout."""
+    path = directory.absolute()
+    return path.relative_to(checkout()) if path.is_relative_to(checkout()) else path
+
+
 class _Row:
     """A test as the template sees it."""
 
@@ -55,6 +68,7 @@ class _Row:
         self.cell = cell
         self.test = test
         self.base = base
+        self.folds_logs = test.status not in ("passed", "skipped")
 
     @property
     def time_line(self) -> str:
@@ -66,13 +80,13 @@ class _Row:
 
     @property
     def logs(self) -> list[tuple[str, str, str]]:
-        """(title, link, text) of each log; the text only for what did not pass."""
+        """(title, link, text) of each log; the text only where it is folded in."""
         found = []
         for node in self.test.nodes:
             for name in _LOGS:
                 file = self.base / node.directory / name
                 if file.is_file() and file.stat().st_size:
-                    text = _tail(file) if self.test.status not in ("passed", "skipped") else ""
+                    text = _tail(file) if self.folds_logs else ""
                     found.append((f"{node.name}: {name}", self._link(file), text))
         return found
 

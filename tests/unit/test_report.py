@@ -36,8 +36,8 @@ SPLAT = Splat(
 )
 
 
-def report(tmp_path: Path, *, logs: str = "nodes/bad/alice") -> str:
-    tests = (
+def report(tmp_path: Path, *, logs: str = "nodes/bad/alice", bad: int = 1) -> str:
+    tests: tuple[TestResult, ...] = (
         TestResult(id="tests/e2e/a/test_a.py::test_good", status="passed", exit=0, duration=1),
         TestResult(
             id="tests/e2e/b/test_b.py::test_bad", status="kernel", exit=1, duration=2,
@@ -49,6 +49,7 @@ def report(tmp_path: Path, *, logs: str = "nodes/bad/alice") -> str:
                       "links": [{"name": "wire", "nodes": ["alice", "bob"]}]},
         ),
     )  # fmt: skip
+    tests += tuple(tests[1].model_copy(update={"id": f"{tests[1].id}[{i}]"}) for i in range(1, bad))
     cell = CellResult(
         name="c",
         kernel=KernelFacts(name="6.12", version="6.12.1", flavour="default", key="k",
@@ -74,6 +75,18 @@ def test_needs_no_network(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=[\"'](https?:)?//", text)
     assert "@import" not in text
     assert "url(" not in text
+
+
+def test_can_be_opened_where_every_test_failed(tmp_path: Path) -> None:
+    text = report(tmp_path, bad=100)
+    assert text.count("alice: console.log") == 100  # linked
+    assert text.count("the &lt;console&gt; says") == 30
+
+
+def test_the_command_that_it_shows_can_be_typed(tmp_path: Path) -> None:
+    shown = re.search(r"<code>lab replay (\S+)</code>", report(tmp_path))
+    assert shown is not None
+    assert Path(shown[1]).is_dir()
 
 
 def test_the_compiler_is_told(tmp_path: Path) -> None:
