@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import InfraError, LabError
 from lab.testing.host import is_stopped
 from lab.vm.machine import Machine
 
-#: Seconds that each way to ask has to bring something to the console.
+#: Seconds that each way to ask has to bring all it has to the console.
 _WAIT = 3.0
 #: Seconds for an answer of QEMU's monitor, which takes milliseconds.
 _MONITOR = 10.0
@@ -20,20 +19,7 @@ _MONITOR = 10.0
 _QUIET = 0.4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stacks:
-    """What the guest's kernel said when it was asked for its stacks.
-
-    Attributes:
-        text: console lines that came of it, and QEMU's registers.
-        kernel_answered: whether the kernel could still answer an interrupt.
-    """
-
-    text: str
-    kernel_answered: bool
-
-
-def gather(machine: Machine, *, seen: Path) -> Stacks:
+def gather(machine: Machine, *, seen: Path) -> str:
     """Ask for all stacks; takes a few seconds at most.
 
     The keys of sysrq reach a kernel that still takes interrupts: l shows what
@@ -43,26 +29,40 @@ def gather(machine: Machine, *, seen: Path) -> Stacks:
     Args:
         machine: a machine whose QEMU runs.
         seen: its console log.
+
+    Returns:
+        The console lines that came of it, and QEMU's registers.
     """
     if machine.body.pid and is_stopped(machine.body.pid):
-        return Stacks(text="QEMU itself is stopped\n", kernel_answered=False)
+        return "QEMU itself is stopped\n"
     before = _size(seen)
-    parts = []
     try:
         for key in "lwt":
             keys = [{"type": "qcode", "data": code} for code in ("alt", "sysrq", key)]
-            _ask(machine, "send-key", **{"keys": keys, "hold-time": 50})
-            _wait_quiet(seen, patience=machine.spec.patience)
-        answered = "sysrq: " in _since(seen, before)
-        if not answered:
-            _ask(machine, "inject-nmi")
-            _wait_quiet(seen, patience=machine.spec.patience)
+            _get(machine, seen, "send-key", **{"keys": keys, "hold-time": 50})
+            if "sysrq: " not in _since(seen, before):
+                _get(machine, seen, "inject-nmi")
+                break
         registers = _ask(machine, "human-monitor-command", **{"command-line": "info registers -a"})
-        parts = [_since(seen, before), "--- registers, as QEMU sees them\n", str(registers)]
     except LabError as error:
-        answered = False
-        parts = [_since(seen, before), f"--- QEMU's monitor failed: {error}\n"]
-    return Stacks(text="".join(parts), kernel_answered=answered)
+        return f"{_since(seen, before)}--- QEMU's monitor failed: {error}\n"
+    return f"{_since(seen, before)}--- registers, as QEMU sees them\n{registers}"
+
+
+def _get(machine: Machine, log: Path, command: str, **arguments: object) -> None:
+    """Ask, and wait until the console has all that comes of it."""
+    patience = machine.spec.patience
+    size = asked_at = _size(log)
+    _ask(machine, command, **arguments)
+    since = time.monotonic()
+    deadline = since + _WAIT * patience
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        now = _size(log)
+        if now != size:
+            size, since = now, time.monotonic()
+        elif size > asked_at and time.monotonic() - since > _QUIET * patience:
+            return
 
 
 def _ask(machine: Machine, command: str, **arguments: object) -> object:
@@ -84,18 +84,6 @@ def _ask(machine: Machine, command: str, **arguments: object) -> object:
     if not answer:
         raise InfraError(f"{machine.name}: QEMU's monitor did not answer within {_MONITOR:g} s")
     return answer[0]
-
-
-def _wait_quiet(log: Path, *, patience: float) -> None:
-    deadline = time.monotonic() + _WAIT * patience
-    size, since = _size(log), time.monotonic()
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
-        now = _size(log)
-        if now != size:
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > _QUIET:
-            return
 
 
 def _size(log: Path) -> int:

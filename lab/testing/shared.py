@@ -97,18 +97,18 @@ class SharedMachine:
         with trial.limit.paused() if trial.limit else nullcontext():
             if self._last is not None and not self._is_sound(self._last):
                 self.finish()
-            cores, machine = self._take_up()
+            cores, machine = self._take_up(trial)
         taint = self._last.taint(NAME) if self._last is not None else 0
         self._last = trial
         trial.borrow(machine, offset=self._read, taint=taint, lease=cores)
         return machine
 
-    def _take_up(self) -> tuple[str, Machine]:
+    def _take_up(self, trial: Trial) -> tuple[str, Machine]:
         """Cores for one test and the machine that uses them."""
         spec = self._owner.rig.spec(NAME)
         cores = self._cores(spec)
         try:
-            return cores, self._machine or self._start(spec)
+            return cores, self._machine or self._start(spec, trial)
         except BaseException:
             self._owner.leases.give_back(cores)
             raise
@@ -224,7 +224,7 @@ class SharedMachine:
             machine.body.stop()
             self._owner.leases.give_back(self._lease)
 
-    def _start(self, spec: MachineSpec) -> Machine:
+    def _start(self, spec: MachineSpec, trial: Trial) -> Machine:
         self._lease = self._owner.leases.take(
             holder=self.holder, memory=charge(spec.memory, lasting=True), cores=0
         )
@@ -233,6 +233,7 @@ class SharedMachine:
         try:
             self._machine = self._owner.cold.start(spec, where)
         except BaseException:
+            trial.never_came(spec, where)
             self._owner.leases.give_back(self._lease)
             raise
         return self._machine

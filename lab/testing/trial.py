@@ -18,8 +18,8 @@ from lab.errors import LabError
 from lab.kernel.artifact import Kernel
 from lab.provider import Provider
 from lab.results.record import Mark, Node, Splat
-from lab.testing.hang import Stacks, gather
-from lab.testing.host import HostWatch
+from lab.testing.hang import gather
+from lab.testing.host import HostWatch, is_stopped
 from lab.testing.lease import Leases, charge
 from lab.testing.limit import Limit
 from lab.testing.verdict import PASSED, Health, Verdict, judge, sort_out
@@ -58,6 +58,7 @@ class _Guest:
     lease: str | None
     borrowed: bool = False
     silent: bool = False
+    judged: bool = False
     asked: bool = False
     lost: LabError | None = None
     ended: bool = False
@@ -117,6 +118,7 @@ class Trial:
         self._holder = holder or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
+        self._absent: dict[str, tuple[MachineSpec, Path]] = {}
         self._began = time.monotonic()
         self._judged = 0
 
@@ -138,30 +140,36 @@ class Trial:
         with self._lock:
             if spec.name in self._guests:
                 raise ValueError(f"this test has a machine `{spec.name}` already")
-        backend = provider or self.provider
-        # Neither a host that is full nor the first boot of all is the test's doing.
+        # Neither a host that is full nor a boot is the test's doing, and a boot has a
+        # limit of its own: of a kernel that hangs there more is known when that passes.
         with self.limit.paused() if self.limit else nullcontext():
-            lease = self.leases.take(
-                holder=self._holder,
-                memory=charge(spec.memory),
-                cores=spec.cores,
-            )
-            try:
-                backend.prepare(spec)
-            except BaseException:
-                self.leases.give_back(lease)
-                raise
-        kernel = self.kernel_of(spec) if self.kernel_of else None
-        self.watch.follow(spec.name, where / "console.log", kernel=kernel)
-        self.mark("starts", node=spec.name)
+            machine = self._start(spec, where, provider or self.provider)
+        self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
+        return machine
+
+    def _start(self, spec: MachineSpec, where: Path, backend: Provider) -> Machine:
+        lease = self.leases.take(
+            holder=self._holder,
+            memory=charge(spec.memory),
+            cores=spec.cores,
+        )
         try:
+            backend.prepare(spec)
+            kernel = self.kernel_of(spec) if self.kernel_of else None
+            self.watch.follow(spec.name, where / "console.log", kernel=kernel)
+            self.mark("starts", node=spec.name)
             machine = backend.start(spec, where)
         except BaseException:
+            self.never_came(spec, where)
             self.leases.give_back(lease)
             raise
         self._take(_Guest(machine=machine, lease=lease))
-        self.mark("ready (clone)" if machine.cloned else "ready", node=spec.name)
         return machine
+
+    def never_came(self, spec: MachineSpec, directory: Path) -> None:
+        """Remember a machine that did not start: its logs say why."""
+        with self._lock:
+            self._absent[spec.name] = (spec, directory)
 
     def borrow(
         self, machine: Machine, *, offset: int = 0, taint: int = 0, lease: str | None = None
@@ -242,17 +250,22 @@ class Trial:
         self.verdict = self.verdict.worse(verdict)
         return verdict
 
-    def end_machines(self, why: str) -> dict[str, Stacks]:
-        """Keep the stacks of what runs, then end every machine: a limit has passed."""
-        stacks = {}
+    def end_machines(self, why: str) -> None:
+        """Keep the stacks of what runs, then end every machine: a limit has passed.
+
+        Each is asked first: what a test waited for in vain may be a kernel that hangs.
+        """
         for guest in list(self._guests.values()):
             if guest.ended or not guest.machine.body.alive():
                 continue
-            stacks[guest.machine.name] = self._stacks(guest)
+            pid = guest.machine.body.pid
+            if not (pid and is_stopped(pid)):
+                self._ask(guest)
+            if not (guest.silent or guest.lost):
+                self._stacks(guest)
             self.mark(f"ended: {why}", node=guest.machine.name)
             guest.machine.body.stop()
             guest.ended = True
-        return stacks
 
     def splats(self) -> tuple[Splat, ...]:
         """Everything that the kernels said, for the results."""
@@ -260,19 +273,29 @@ class Trial:
         return tuple(splat_of(s, expected=id(s) in expected) for s in self.watch.sightings)
 
     def nodes(self, base: Path) -> tuple[Node, ...]:
-        """The machines, for the results; directories relative to `base`."""
-        return tuple(
-            Node(
-                name=machine.name,
-                directory=str(machine.directory.relative_to(base))
-                if machine.directory.is_relative_to(base)
-                else str(machine.directory),
-                kernel=self.kernel_of(machine.spec).key if self.kernel_of else "",
-                cloned=machine.cloned,
-                memory=machine.spec.memory,
-                cpus=machine.spec.cpus,
-            )
-            for machine in self.machines
+        """The machines, for the results, those that never came too.
+
+        Directories are relative to `base`.
+        """
+        started = self.machines
+        names = {machine.name for machine in started}
+        absent = [it for name, it in self._absent.items() if name not in names]
+        return (
+            *(self._node(it.spec, it.directory, base, cloned=it.cloned) for it in started),
+            *(self._node(spec, directory, base) for spec, directory in absent),
+        )
+
+    def _node(
+        self, spec: MachineSpec, directory: Path, base: Path, *, cloned: bool = False
+    ) -> Node:
+        inside = directory.is_relative_to(base)
+        return Node(
+            name=spec.name,
+            directory=str(directory.relative_to(base) if inside else directory),
+            kernel=self.kernel_of(spec).key if self.kernel_of else "",
+            cloned=cloned,
+            memory=spec.memory,
+            cpus=spec.cpus,
         )
 
     def taint(self, node: str) -> int:
@@ -313,7 +336,6 @@ class Trial:
     def _health(self, *, ask: bool) -> Health:
         with self._lock:
             guests = list(self._guests.values())
-        known = {guest.machine.name for guest in guests if guest.lost or guest.silent}
         for guest in guests:
             if not (guest.ended or guest.silent or guest.lost) and (
                 ask or not guest.machine.body.alive()
@@ -322,14 +344,13 @@ class Trial:
         # What is still being printed gets a moment; what a death cut off, none.
         self.watch.finish(patience=1.0)
         # An earlier phase was judged for what was known then.
-        silent = [g.machine for g in guests if g.silent and g.machine.name not in known]
+        fresh = [guest for guest in guests if (guest.silent or guest.lost) and not guest.judged]
+        for guest in fresh:
+            guest.judged = True
+        silent = [guest.machine for guest in fresh if guest.silent]
         return Health(
             hung=tuple(machine.name for machine in silent),
-            lost={
-                guest.machine.name: guest.lost
-                for guest in guests
-                if guest.lost and guest.machine.name not in known
-            },
+            lost={guest.machine.name: guest.lost for guest in fresh if guest.lost},
             tainted=self._tainted(guests),
             unchecked=self._unchecked(guests),
             host_to_blame=self.host.blame(
@@ -411,11 +432,10 @@ class Trial:
     def _spoke(self) -> set[str]:
         return {s.node for s in self.watch.sightings if s.event.severity != "note"}
 
-    def _stacks(self, guest: _Guest) -> Stacks:
+    def _stacks(self, guest: _Guest) -> None:
         self.mark("stacks taken", node=guest.machine.name)
         stacks = gather(guest.machine, seen=self._console(guest))
-        (guest.machine.directory / "stacks.log").write_text(stacks.text, encoding="utf-8")
-        return stacks
+        (guest.machine.directory / "stacks.log").write_text(stacks, encoding="utf-8")
 
     @staticmethod
     def _console(guest: _Guest) -> Path:

@@ -15,7 +15,7 @@ from _pytest.outcomes import Failed
 
 from lab.errors import HostError, InfraError, KernelError, LabError
 from lab.results.record import EXIT, RANK, Status
-from lab.vm.errors import ConsoleFlooded, GuestPanicked, MachineDied
+from lab.vm.errors import ConsoleFlooded, GuestNeverAnswered, GuestPanicked, MachineDied
 from lab.watch.follow import Sighting
 
 
@@ -169,7 +169,7 @@ def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last
             return PASSED
         case pytest.skip.Exception():
             return Verdict(status="skipped", exit=0, message=str(error))
-        case TestOverLimit() if health.host_to_blame:
+        case TestOverLimit() | GuestNeverAnswered() if health.host_to_blame:
             return _infra(f"{error}; {health.host_to_blame}")
         case LabError():
             return _by_lab_error(error, seen)
@@ -178,7 +178,7 @@ def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last
 
 def _by_lab_error(error: LabError, seen: Sorted) -> Verdict:
     match error:
-        case GuestPanicked() | KernelError() | ConsoleFlooded():
+        case GuestPanicked() | GuestNeverAnswered() | KernelError() | ConsoleFlooded():
             return _kernel(str(error))
         case MachineDied(reason="guest-reset" | "guest-shutdown"):
             return _ended_itself(error, seen)

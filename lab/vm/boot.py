@@ -12,7 +12,7 @@ from lab.errors import UserError
 from lab.vm import argv, loop
 from lab.vm.argv import Memory, Places
 from lab.vm.channel import AgentChannel
-from lab.vm.errors import GuestSilent
+from lab.vm.errors import GuestNeverAnswered, GuestSilent
 from lab.vm.executor import Executor, ExecutorChannel
 from lab.vm.machine import Machine
 from lab.vm.qemu import Qemu
@@ -105,7 +105,7 @@ def boot(spec: MachineSpec, directory: Path, *, sockets: Path | None = None) -> 
         HostError: the host refused QEMU memory.
         MachineDied: QEMU ended; with what it said.
         GuestPanicked: the kernel panicked before the guest answered.
-        GuestSilent: it never answered.
+        GuestNeverAnswered: it has been silent from its start.
     """
     started = assemble(spec, directory, sockets=sockets)
     guarded(started, started.start() if spec.gdb else awake(started, spec))
@@ -131,7 +131,7 @@ async def awake(started: Started, spec: MachineSpec) -> None:
         last = (
             f"; its console ends with: {lines[-1].strip()}" if lines else "; its console is empty"
         )
-        raise GuestSilent(
+        raise GuestNeverAnswered(
             f"{spec.name}: the guest did not answer within {limit:g} s of its start{last}"
         ) from error
 

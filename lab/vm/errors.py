@@ -62,6 +62,10 @@ class GuestPanicked(GuestSilent):
     """The guest's kernel panicked: QEMU said so."""
 
 
+class GuestNeverAnswered(GuestSilent):
+    """The guest has not answered since its start: nothing but its kernel has run for sure."""
+
+
 class ConsoleFlooded(GuestSilent):
     """The guest wrote so much to its console that it was ended."""
 

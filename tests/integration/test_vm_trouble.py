@@ -14,7 +14,13 @@ from lab.errors import UserError
 from lab.store import Store
 from lab.vm import boot as booting
 from lab.vm.boot import boot
-from lab.vm.errors import ConsoleFlooded, GuestPanicked, GuestSilent, MachineDied
+from lab.vm.errors import (
+    ConsoleFlooded,
+    GuestNeverAnswered,
+    GuestPanicked,
+    GuestSilent,
+    MachineDied,
+)
 from lab.vm.keep import Keep
 from lab.vm.runtime import runtime
 
@@ -77,7 +83,7 @@ def test_an_init_that_fails(tmp_path: Path) -> None:
 def test_a_guest_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(booting, "BOOT_TIMEOUT", 2.0)
     with pytest.raises(
-        GuestSilent,
+        GuestNeverAnswered,
         match=r"did not answer within 8 s of its start; its console "
         r"ends with: \[",
     ):

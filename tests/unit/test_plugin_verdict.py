@@ -18,6 +18,7 @@ from lab.testing.verdict import (
 from lab.vm.errors import (
     CommandFailed,
     ConsoleFlooded,
+    GuestNeverAnswered,
     GuestPanicked,
     GuestSilent,
     MachineDied,
@@ -58,6 +59,7 @@ def status(error: BaseException | None, seen: Sorted = NOTHING, health: Health =
         (ConsoleFlooded("flood"), "kernel", 1),
         (KernelError("it"), "kernel", 1),
         (GuestSilent("silent"), "infra", 4),
+        (GuestNeverAnswered("silent from its start"), "kernel", 1),
         (MachineDied("killed", reason="qemu"), "infra", 4),
         (InfraError("socket"), "infra", 4),
         (HostError("no QEMU"), "infra", 3),
@@ -159,6 +161,7 @@ def test_a_hang_is_the_kernels_unless_the_host_was_busy() -> None:
     busy = Health(hung=("m",), host_to_blame="the host did not run the lab itself for 9 s")
     assert status(GuestSilent("silent"), health=hung) == "kernel"
     assert status(GuestSilent("silent"), health=busy) == "infra"
+    assert status(GuestNeverAnswered("since boot"), health=busy) == "infra"
 
 
 def test_a_test_over_its_limit_on_a_busy_host_is_not_its_own_fault() -> None:

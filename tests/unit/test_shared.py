@@ -111,7 +111,7 @@ def shared(tmp_path: Path, cold: Any, *, cores: int = 1) -> SharedMachine:
 
 
 def trial(limit: Limit | None = None) -> Any:
-    return SimpleNamespace(limit=limit, borrow=Mock())
+    return SimpleNamespace(limit=limit, borrow=Mock(), never_came=Mock())
 
 
 def real(tmp_path: Path, test: str, *, expected: tuple[str, ...] = ()) -> Trial:

@@ -289,6 +289,46 @@ def test_who_outlasts_the_limit_is_kept_with_a_stack(inner: Runner) -> None:
     assert re.search(sleeper, stacks), stacks[-2000:]
 
 
+def test_a_kernel_that_does_not_come_up_is_blamed_and_its_log_kept(inner: Runner) -> None:
+    run = inner(
+        """
+        import lab.vm.boot
+        lab.vm.boot.BOOT_TIMEOUT = 4.0
+
+        @pytest.mark.machine(cold=True, cmdline=("init=/bin/sleep", "--", "1000"))
+        def test_hangs(machine):
+            pass
+
+        @pytest.mark.machine(cold=True, cmdline=("init=/bin/false",))
+        def test_panics(machine):
+            pass
+        """
+    )
+    assert run.statuses == {"test_hangs": "kernel", "test_panics": "kernel"}
+    assert run.status == 1
+    assert "of its start; its console ends with" in run["test_hangs"].message
+    assert "Kernel panic" in run["test_panics"].message
+    for test in ("test_hangs", "test_panics"):
+        log = run.directory / "bundles" / f"test_inner.{test}" / "nodes" / "machine" / "kernel.log"
+        assert "Linux version" in log.read_text()
+
+
+def test_a_kernel_that_hangs_until_the_limit_is_blamed(inner: Runner) -> None:
+    run = inner(
+        """
+        @pytest.mark.limit(5)
+        def test_spins(machine):
+            machine.module("lkdtm")
+            # Without interrupts: it answers neither a question nor a key.
+            machine.execute("echo HARDLOCKUP > /sys/kernel/debug/provoke-crash/DIRECT")
+        """
+    )
+    test = run["test_spins"]
+    assert (test.status, run.status) == ("kernel", 1), test.message
+    stacks = (run.directory / test.nodes[0].directory / "stacks.log").read_text()
+    assert "registers, as QEMU sees them" in stacks
+
+
 @pytest.mark.parametrize(
     ("source", "status"),
     [
