@@ -5,6 +5,7 @@
  * The worked example of docs/c-api.md: a library, a class of objects and a
  * hook, in as few lines as are right.
  */
+#include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/timer.h>
@@ -35,6 +36,21 @@ static int ticker_call(lua_State *L, void *arg)
 	return 0;
 }
 
+/*
+ * Not pending. On another CPU the runtime of one would never answer: what a CPU
+ * that went offline has left to others comes back when it does.
+ */
+static void ticker_arm(struct ticker *ticker)
+{
+	int cpu = lunatik_cpu(ticker->hook.runtime);
+
+	ticker->timer.expires = jiffies + ticker->period;
+	if (cpu < 0 || !cpu_online(cpu))
+		add_timer(&ticker->timer);
+	else
+		add_timer_on(&ticker->timer, cpu);
+}
+
 /* Softirq. Whatever came of it, a ticker's fallback is the next tick. */
 static void ticker_expired(struct timer_list *timer)
 {
@@ -42,7 +58,7 @@ static void ticker_expired(struct timer_list *timer)
 
 	ticker->count++;
 	lunatik_run(ticker->hook.runtime, ticker_call, ticker);
-	mod_timer(timer, jiffies + ticker->period);
+	ticker_arm(ticker);
 }
 
 /* Process context, once. A timer that re-arms itself is gone after this. */
@@ -104,7 +120,6 @@ struct making {
 /* All that can fail comes before the hook is the core's. */
 static void making_take(lua_State *L, void *arg)
 {
-	int cpu = lunatik_cpu(lunatik_toruntime(L));
 	struct making *making = arg;
 	struct ticker *ticker;
 
@@ -112,17 +127,13 @@ static void making_take(lua_State *L, void *arg)
 	ticker = lunatik_alloc(L, sizeof(*ticker));
 	ticker->period = making->period;
 	ticker->callback = making->callback;
-	timer_setup(&ticker->timer, ticker_expired, cpu < 0 ? 0 : TIMER_PINNED);
+	timer_setup(&ticker->timer, ticker_expired,
+		    lunatik_cpu(lunatik_toruntime(L)) < 0 ? 0 : TIMER_PINNED);
 
 	lunatik_hook_add(L, &ticker->hook, &ticker_ops);
 	lunatik_hook_get(&ticker->hook);
 	making->handle->ticker = ticker;
-	/* On another CPU the runtime of one would never answer. */
-	ticker->timer.expires = jiffies + ticker->period;
-	if (cpu < 0)
-		add_timer(&ticker->timer);
-	else
-		add_timer_on(&ticker->timer, cpu);
+	ticker_arm(ticker);
 }
 
 static void making_drop(lua_State *L, void *arg)

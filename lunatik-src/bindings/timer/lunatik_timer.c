@@ -6,18 +6,24 @@
  * it likes: from its own callback, from a packet's. What a hook cannot do is
  * wait; a timer is how it comes back to something.
  */
+#include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/spinlock.h>
 #include <linux/timer.h>
 
 #include "lunatik.h"
 
 #define TIMER_MS_MAX	(24 * 60 * 60 * 1000)
+#define TIMER_RETRY	(HZ / 10)	/* jiffies until a CPU is looked for again */
 
 /* Owned by its hook's references. Not Lua's memory: it outlives the script. */
 struct timer {
 	struct lunatik_hook hook;
 	struct timer_list list;
+	raw_spinlock_t lock;		/* it is armed by one at a time; IRQs off */
+	bool wanted;			/* started, and not cancelled since; by lock */
 	int callback;			/* reference, in the script's runtime */
 };
 
@@ -30,18 +36,50 @@ static int timer_call(lua_State *L, void *arg)
 	return 0;
 }
 
+/* On the CPU of its runtime, for on another that would never answer. */
+static void timer_arm(struct timer *timer, unsigned long expires)
+{
+	int cpu = lunatik_cpu(timer->hook.runtime);
+
+	lockdep_assert_held(&timer->lock);
+
+	timer->list.expires = expires;
+	if (cpu < 0 || !cpu_online(cpu))
+		add_timer(&timer->list);
+	else
+		add_timer_on(&timer->list, cpu);
+}
+
+/* Its CPU went offline and left it to this one: it expires when that is back. */
+static void timer_wait(struct timer *timer)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&timer->lock, flags);
+	if (timer->wanted && !timer_pending(&timer->list))
+		timer_arm(timer, jiffies + TIMER_RETRY);
+	raw_spin_unlock_irqrestore(&timer->lock, flags);
+}
+
 /* Softirq. One that the runtime refuses is lost, as one that fails. */
 static void timer_expired(struct timer_list *list)
 {
 	struct timer *timer = container_of(list, struct timer, list);
+	int cpu = lunatik_cpu(timer->hook.runtime);
 
-	lunatik_run(timer->hook.runtime, timer_call, timer);
+	if (cpu >= 0 && cpu != smp_processor_id())
+		timer_wait(timer);
+	else
+		lunatik_run(timer->hook.runtime, timer_call, timer);
 }
 
 /* Process context, once. Whoever starts it from now on does nothing. */
 static void timer_hook_stop(struct lunatik_hook *hook)
 {
 	timer_shutdown_sync(&container_of(hook, struct timer, hook)->list);
+	/* That does not wait for a CPU that has just armed it for another. */
+	if (lunatik_cpu(hook->runtime) >= 0)
+		synchronize_rcu();
 }
 
 static void timer_hook_free(struct lunatik_hook *hook)
@@ -76,17 +114,14 @@ static int timer_start(lua_State *L)
 {
 	struct timer_handle *handle = lunatik_check(L, 1, &timer_class);
 	lua_Integer ms = lunatik_checkrange(L, 2, 0, TIMER_MS_MAX);
-	struct timer_list *list = &handle->timer->list;
-	int cpu = lunatik_cpu(handle->timer->hook.runtime);
+	struct timer *timer = handle->timer;
+	unsigned long flags;
 
-	if (cpu < 0) {
-		mod_timer(list, jiffies + msecs_to_jiffies(ms));
-		return 0;
-	}
-	/* On another CPU the runtime of one would not answer. Its lock is held. */
-	timer_delete(list);
-	list->expires = jiffies + msecs_to_jiffies(ms);
-	add_timer_on(list, cpu);
+	raw_spin_lock_irqsave(&timer->lock, flags);
+	timer->wanted = true;
+	timer_delete(&timer->list);
+	timer_arm(timer, jiffies + msecs_to_jiffies(ms));
+	raw_spin_unlock_irqrestore(&timer->lock, flags);
 	return 0;
 }
 
@@ -94,8 +129,15 @@ static int timer_start(lua_State *L)
 static int timer_cancel(lua_State *L)
 {
 	struct timer_handle *handle = lunatik_check(L, 1, &timer_class);
+	struct timer *timer = handle->timer;
+	unsigned long flags;
+	bool pending;
 
-	lua_pushboolean(L, timer_delete(&handle->timer->list));
+	raw_spin_lock_irqsave(&timer->lock, flags);
+	timer->wanted = false;
+	pending = timer_delete(&timer->list);
+	raw_spin_unlock_irqrestore(&timer->lock, flags);
+	lua_pushboolean(L, pending);
 	return 1;
 }
 
@@ -127,6 +169,8 @@ static void making_take(lua_State *L, void *arg)
 	making->callback = lunatik_ref(L, 1);
 	timer = lunatik_alloc(L, sizeof(*timer));
 	timer->callback = making->callback;
+	timer->wanted = false;
+	raw_spin_lock_init(&timer->lock);
 	timer_setup(&timer->list, timer_expired,
 		    lunatik_cpu(lunatik_toruntime(L)) < 0 ? 0 : TIMER_PINNED);
 

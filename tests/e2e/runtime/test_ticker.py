@@ -79,12 +79,9 @@ KINDS = {
 }
 
 
-@pytest.mark.machine(cpus=2)
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_cpu_has_its_own(machine: Machine, kind: str) -> None:
-    machine.copy_to(KINDS[kind].encode(), "/lib/modules/lua/tick.lua")
-    machine.succeed("taskset 1 lunatik run tick softirq percpu", "sleep 0.5")
-    entries = machine.lua(
+def entries(machine: Machine) -> list[int]:
+    """How often each CPU's runtime was entered."""
+    said = machine.lua(
         """
         local all = {}
         for _, runtime in ipairs(require("lunatik").status()) do
@@ -93,7 +90,31 @@ def test_each_cpu_has_its_own(machine: Machine, kind: str) -> None:
         return table.concat(all, " ")
         """
     )
-    assert [int(count) > 5 for count in entries.split()] == [True, True], entries
+    return [int(count) for count in said.split()]
+
+
+@pytest.mark.machine(cpus=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_cpu_has_its_own(machine: Machine, kind: str) -> None:
+    machine.copy_to(KINDS[kind].encode(), "/lib/modules/lua/tick.lua")
+    machine.succeed("taskset 1 lunatik run tick softirq percpu", "sleep 0.5")
+    counts = entries(machine)
+    assert [count > 5 for count in counts] == [True, True], counts
+
+
+@pytest.mark.machine(cpus=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_comes_back_with_its_cpu(machine: Machine, kind: str) -> None:
+    machine.copy_to(KINDS[kind].encode(), "/lib/modules/lua/tick.lua")
+    online = "/sys/devices/system/cpu/cpu1/online"
+    machine.succeed(
+        "lunatik run tick softirq percpu", f"echo 0 >{online}", "sleep 0.5", f"echo 1 >{online}"
+    )
+    before = entries(machine)
+    machine.succeed("sleep 1")
+    grown = [now - then for now, then in zip(entries(machine), before, strict=True)]
+    assert [count > 5 for count in grown] == [True, True], grown
+    machine.succeed("lunatik stop tick", f"rmmod lunatik_{kind}")
 
 
 NEW = {"ticker": "ticker.new(60000, one)", "timer": "timer.new(one)"}
