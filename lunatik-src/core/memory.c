@@ -218,8 +218,12 @@ EXPORT_SYMBOL_GPL(lunatik_checkaccount);
 
 void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 {
-	if (runtime && atomic64_sub_and_test(size, &runtime->objects))
+	if (!runtime)
+		return;
+	if (atomic64_sub_and_test(size, &runtime->objects))
 		lunatik_uncount(runtime);
+	else if (unlikely(READ_ONCE(runtime->closing)) && !READ_ONCE(runtime->memory))
+		lunatik_trim_grant(runtime);	/* it will not want that back */
 }
 EXPORT_SYMBOL_GPL(lunatik_unaccount);
 

@@ -31,30 +31,29 @@ local function claim(script)
 end
 
 -- What could not be kept for whoever stops it does not go on.
-local function start(name, script, context, cpu)
-	local runtime = lunatik.runtime(script, context, {cpu = cpu, only = true})
-	local ok, message = pcall(function() env.runtimes[name] = runtime end)
-	if not ok then
-		runtime:stop()
-		error(message, 0)
+local function keep(runtimes)
+	for name, runtime in pairs(runtimes) do
+		env.runtimes[name] = runtime
 	end
-	return runtime
 end
 
-local function run_percpu(script, context)
-	local runtimes = {}
-	local ok, message = pcall(function()
-		for cpu = 0, linux.numcpus() - 1 do
-			local name = instance(script, cpu)
-			runtimes[name] = start(name, script, context, cpu)
-		end
-	end)
-	if not ok then
-		for name, runtime in pairs(runtimes) do
-			env.runtimes[name] = nil
-			runtime:stop()
-		end
-		error(message, 0)
+local function drop(runtimes)
+	for name, runtime in pairs(runtimes) do
+		env.runtimes[name] = nil
+		runtime:stop()
+	end
+end
+
+-- All run before any is kept: those of a session that is killed meanwhile, which
+-- no pcall outlives, stop with it.
+local function start(runtimes, script, context, percpu)
+	if not percpu then
+		runtimes[script] = lunatik.runtime(script, context, {only = true})
+		return
+	end
+	for cpu = 0, linux.numcpus() - 1 do
+		runtimes[instance(script, cpu)] =
+			lunatik.runtime(script, context, {cpu = cpu, only = true})
 	end
 end
 
@@ -62,10 +61,16 @@ end
 function runner.run(script, context, percpu)
 	script = trim(script)
 	claim(script)
-	if percpu then
-		return run_percpu(script, context)
+	local runtimes = {}
+	local ok, message = pcall(start, runtimes, script, context, percpu)
+	if ok then
+		ok, message = pcall(keep, runtimes)
 	end
-	return start(script, script, context)
+	if not ok then
+		drop(runtimes)
+		error(message, 0)
+	end
+	return runtimes[script]
 end
 
 --- Loads a script, and runs the function that it returns in a kernel thread.

@@ -177,6 +177,19 @@ def test_percpu_that_fails_leaves_nothing(machine: Machine) -> None:
     machine.succeed("lunatik run half softirq percpu", "lunatik stop half")
 
 
+@pytest.mark.machine(cpus=2)
+def test_percpu_that_is_killed_leaves_nothing(machine: Machine) -> None:
+    put(machine, "slow", 'require("linux").schedule(1500)')
+    machine.succeed(
+        "setsid lunatik run slow softirq percpu >/dev/null 2>&1 & echo $! >/tmp/pid",
+        # One runs, the other is being loaded.
+        "until lunatik list | grep -q slow:1; do sleep 0.1; done",
+        "kill -KILL -$(cat /tmp/pid)",
+    )
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+    machine.succeed("lunatik run slow softirq percpu", "lunatik stop slow")
+
+
 def test_spawn_and_stop(machine: Machine) -> None:
     put(machine, "ticker", TICKER)
     machine.succeed("lunatik spawn ticker", "ps -e | grep ticker", "lunatik stop ticker")

@@ -402,6 +402,26 @@ def test_what_all_together_hold_has_a_limit(machine: Machine) -> None:
 
 
 @pytest.mark.fresh
+def test_what_a_stopped_one_lets_go_of_is_there_for_others(machine: Machine) -> None:
+    """Something of it is left, which holds little."""
+    machine.copy_to(b'kept = ("x"):rep(1 << 9):rep(1 << 11)', "/lib/modules/lua/keeper.lua")
+    machine.copy_to(
+        b"""
+        local env, data = require("lunatik")._ENV, require("data")
+        env.left = require("completion").new()
+        for number = 1, 5 do env["large" .. number] = data.new(1 << 20) end
+        """,
+        "/lib/modules/lua/leaver.lua",
+    )
+    machine.succeed(f"echo {10 << 20} > /sys/module/lunatik/parameters/total_memory")
+    machine.succeed("lunatik run leaver", "lunatik stop leaver")
+    beside = int(machine.lua(KEEP))
+    machine.lua(ENV + 'for number = 1, 5 do env["large" .. number] = nil end')
+    assert int(machine.lua(KEEP)) >= beside + 2
+    machine.lua(ENV + "env.left = nil")
+
+
+@pytest.mark.fresh
 def test_sessions_find_memory_where_scripts_hold_all(machine: Machine) -> None:
     machine.copy_to(b'kept = ("x"):rep(1 << 9):rep(1 << 11)', "/lib/modules/lua/keeper.lua")
     machine.succeed("lunatik run keeper", "echo 1 > /sys/module/lunatik/parameters/total_memory")
