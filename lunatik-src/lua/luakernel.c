@@ -90,6 +90,12 @@ int lunatikvm_format(char *text, size_t size, const char *form, long long n)
 	return snprintf(text, size, plain, n);
 }
 
+/* Whether scripts see what is the libraries' own, and what comes of it is theirs. */
+int lunatikvm_unsafe(void)
+{
+	return READ_ONCE(unsafe_debug);
+}
+
 /* It does not know whose warning it is, nor where that runs: deferred. */
 static void warn_whole(const char *warning)
 {
@@ -98,6 +104,14 @@ static void warn_whole(const char *warning)
 
 	if (__ratelimit(&limit))
 		lunatik_printk_deferred(KERN_WARNING "lunatik: warning: %s\n", warning);
+}
+
+/* A second line would be the script's, without a word about that. */
+static void keep_line(char *text)
+{
+	for (; *text; text++)
+		if (iscntrl(*text))
+			*text = ' ';
 }
 
 /* warn(...), and errors in finalizers. The message comes in pieces. */
@@ -115,6 +129,7 @@ static void warn_piece(void *data, const char *piece, int continues)
 	}
 	/* Not strlcat(): it measures all of a piece of any length. */
 	strscpy(vm->warning + length, piece, sizeof(vm->warning) - length);
+	keep_line(vm->warning + length);
 	if (continues)
 		return;
 	if (!vm->silent)
@@ -165,6 +180,6 @@ void lunatikvm_openlibs(lua_State *L)
 		lua_pop(L, 1);
 	}
 	lua_setwarnf(L, warn_piece, &G(L)->vm);
-	if (!READ_ONCE(unsafe_debug))
+	if (!lunatikvm_unsafe())
 		restrict_debug(L);
 }

@@ -280,18 +280,17 @@ static int netdevice_call(struct notifier_block *block, unsigned long code, void
 	return ret < 0 ? NOTIFY_DONE : allowed(code, ret);
 }
 
-/* Tell what was kept, called by the C function that the script called. */
-static int replay(lua_State *L)
+/* Tell what was kept. No C function of Lua's, for that a script could find and call. */
+static void replay(lua_State *L, void *arg)
 {
 	struct request request = {
-		.notifier = lua_touserdata(L, 1),
+		.notifier = arg,
 		.push = push_device,
 	};
 	struct event event;
 
 	while (take(request.notifier, &event))
 		ask(L, &request, &event);
-	return 0;
 }
 
 static const struct notifier_kind netdevice_kind = {
@@ -514,6 +513,12 @@ static struct notifier *notifier_new(lua_State *L, const struct notifier_kind *k
 	return making.handle->notifier;
 }
 
+/* The script gets no object that it could stop. */
+static void replay_failed(lua_State *L, void *arg)
+{
+	notifier_close(L, arg);
+}
+
 static int notifier_netdevice(lua_State *L)
 {
 	struct notifier *notifier;
@@ -521,13 +526,8 @@ static int notifier_netdevice(lua_State *L)
 	if (READ_ONCE(rtnl_task) == current)
 		return luaL_error(L, "notifier.netdevice: not in the callback of another one");
 	notifier = notifier_new(L, &netdevice_kind);
-	lua_pushcfunction(L, replay);
-	lua_pushlightuserdata(L, notifier);
-	if (lua_pcall(L, 1, 0, 0) == LUA_OK)
-		return 1;
-	/* The script gets no object that it could stop. */
-	notifier_close(L, notifier);
-	return lua_error(L);
+	lunatik_attempt(L, replay, replay_failed, notifier);
+	return 1;
 }
 
 static int notifier_keyboard(lua_State *L)

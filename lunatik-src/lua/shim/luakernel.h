@@ -44,6 +44,7 @@
 
 unsigned int lunatikvm_seed(void);
 unsigned long long lunatikvm_pointer(const void *p);
+int lunatikvm_unsafe(void);
 int lunatikvm_format(char *text, __SIZE_TYPE__ size, const char *form, long long n);
 
 /* Scripts see that two objects are the same, but not where they are. */

@@ -44,6 +44,23 @@ def test_devices_that_are_there_are_replayed_in_the_body(machine: Machine, scrip
     assert log.index("dummy7") < log.rindex("body is done")
 
 
+def test_who_tells_of_them_cannot_be_called(machine: Machine, script: Script) -> None:
+    script(
+        """
+        local found = {}
+        require("notifier").netdevice(function()
+            for level = 1, 9 do
+                local info = debug.getinfo(level, "f")
+                if info and info.func then found[info.func] = true end
+            end
+        end)
+        for f in pairs(found) do pcall(f) end
+        print("body is done")
+        """
+    )
+    machine.wait_until_succeeds("dmesg | grep 'body is done'")
+
+
 def test_devices_that_come_and_go_are_told(machine: Machine, script: Script) -> None:
     script(WATCH % "")
     before = len(seen(machine))

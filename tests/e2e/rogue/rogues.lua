@@ -800,6 +800,75 @@ return debug.getregistry()
 --- debug_metatable: "nil value"
 debug.setmetatable(package.loaded.rcu.table(), {})
 
+--- tables_of_any_size: budget
+while true do pcall(table.create, 230000) end
+
+--- ephemerons_in_zigzag: budget|fine
+collectgarbage("stop")
+local count = 12000
+local t = setmetatable(table.create(0, 16384), {__mode = "k"})
+for _ = 1, count do t[function() end] = true end
+local keys = table.create(count)
+for key in next, t do keys[#keys + 1] = key end
+local low, high, last = 1, #keys, nil
+assert(high == count)
+-- Each round of the collector, there and back, is to find one of them.
+while low <= high do
+	if last then t[last] = keys[high] else head = keys[high] end
+	last = keys[high]
+	high = high - 1
+	if low <= high then
+		t[last] = keys[low]
+		last = keys[low]
+		low = low + 1
+	end
+end
+t[last] = true
+chain = t
+---
+collectgarbage()
+
+--- finalizers_of_the_library: budget
+collectgarbage("stop")
+warn("@off")
+local meta = {__name = ("x"):rep(1 << 10):rep(1500), __gc = tostring}
+kept = {}
+for i = 1, 20000 do kept[i] = setmetatable({}, meta) end
+---
+kept = nil
+collectgarbage("generational")
+
+--- finalizers_of_the_library_at_the_end: budget
+collectgarbage("stop")
+warn("@off")
+local meta = {__name = ("x"):rep(1 << 10):rep(1500), __gc = tostring}
+kept = {}
+for i = 1, 20000 do kept[i] = setmetatable({}, meta) end
+---
+while true do end
+
+--- debug_function_of_a_library: fine
+local seen = {}
+debug.sethook(function()
+	local f = debug.getinfo(2, "f").func
+	if f then seen[f] = true end
+end, "c")
+local s = ("x"):rep(1 << 14)
+debug.sethook()
+for f in pairs(seen) do pcall(f) end
+
+--- debug_function_of_a_library_elsewhere: fine
+local seen = {}
+local co = coroutine.create(function() return ("x"):rep(1 << 14):gsub("x", coroutine.yield) end)
+debug.sethook(co, function()
+	for level = 0, 3 do
+		local info = debug.getinfo(co, level)
+		if info and info.func then seen[info.func] = true end
+	end
+end, "c")
+coroutine.resume(co)
+for f in pairs(seen) do if f ~= coroutine.yield then pcall(f) end end
+
 --- debug_hook: budget
 debug.sethook(function() debug.sethook() end, "crl", 1)
 while true do debug.sethook() end
