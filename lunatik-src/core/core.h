@@ -136,9 +136,10 @@ struct lunatik_runtime {
 	struct task_struct *owner;
 	char reason[160];	/* why it is BROKEN */
 
-	struct mutex hooks_lock;	/* guards hooks */
+	struct mutex hooks_lock;	/* guards the next three */
 	struct list_head hooks;
-	bool hooks_closed;		/* by hooks_lock: no hook may be added */
+	unsigned int hooks_count;
+	bool hooks_closed;		/* no hook may be added */
 
 	struct work_struct stop_work;
 	struct work_struct bury_work;

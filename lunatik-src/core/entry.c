@@ -36,6 +36,9 @@
 /* What a wait that did not wait costs, in instructions: about its time. */
 #define LUNATIK_WAIT_COST	1000
 
+/* Bytes of what is said of a runtime that has used up its share, about. */
+#define THROTTLED_LINE		64
+
 /* How often an entry that others wait for may wait. */
 #define LUNATIK_WAITS		10
 
@@ -356,7 +359,8 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 	if (shared(runtime)) {
 		earn(runtime);
 		if (runtime->credit <= 0 && !may_pay(runtime, pace)) {
-			if (!runtime->throttled++)
+			if (!runtime->throttled++ &&
+			    lunatik_may_write(runtime, LUNATIK_ERRORS, 1, THROTTLED_LINE))
 				lunatik_printk(runtime, KERN_WARNING
 					       "lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
 					       runtime->name, runtime->caps.share);

@@ -10,6 +10,9 @@
 
 #include "core.h"
 
+/* Each may take a grace period to end, one after the other. */
+#define LUNATIK_HOOKS_MAX	512
+
 static void hook_free(struct kref *kref)
 {
 	struct lunatik_hook *hook = container_of(kref, struct lunatik_hook, kref);
@@ -41,6 +44,7 @@ static bool take_off(struct lunatik_hook *hook)
 
 	mutex_lock(&runtime->hooks_lock);
 	taken = !list_empty(&hook->node);
+	runtime->hooks_count -= taken;
 	list_del_init(&hook->node);
 	mutex_unlock(&runtime->hooks_lock);
 	return taken;
@@ -78,10 +82,14 @@ int lunatik_hook_add_to(struct lunatik_runtime *runtime, struct lunatik_hook *ho
 	hook->told = false;
 
 	mutex_lock(&runtime->hooks_lock);
-	if (runtime->hooks_closed)
+	if (runtime->hooks_closed) {
 		ret = -ESHUTDOWN;
-	else
+	} else if (runtime->hooks_count == LUNATIK_HOOKS_MAX) {
+		ret = -ENOSPC;
+	} else {
+		runtime->hooks_count++;
 		list_add_tail(&hook->node, &runtime->hooks);
+	}
 	mutex_unlock(&runtime->hooks_lock);
 	if (ret)
 		return ret;

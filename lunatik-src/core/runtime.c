@@ -319,6 +319,7 @@ void lunatik_wait_stopped(struct lunatik_runtime *runtime, struct lunatik_runtim
 /* The script broke a cap: called by the owner of its Lua state. */
 void lunatik_break(struct lunatik_runtime *runtime, const char *reason)
 {
+	static DEFINE_RATELIMIT_STATE(limit, 5 * HZ, 100);
 	unsigned long flags;
 	bool armed;
 
@@ -333,7 +334,9 @@ void lunatik_break(struct lunatik_runtime *runtime, const char *reason)
 	}
 	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 
-	if (armed)
+	/* Others may be made again and again, to be stopped: each would be the first. */
+	if (armed && lunatik_may_write(runtime, LUNATIK_ERRORS, 1, strlen(reason)) &&
+	    __ratelimit(&limit))
 		lunatik_printk(runtime, KERN_ERR "lunatik: %s: stopped: %s\n", runtime->name,
 			       reason);
 }
@@ -382,6 +385,28 @@ static int open_libraries(lua_State *L, void *arg)
 	lua_setglobal(L, "print");
 	lua_pushliteral(L, "Lunatik 4.4");
 	lua_setglobal(L, "_LUNATIK_VERSION");
+	return 0;
+}
+
+/*
+ * Whoever looks for runtimes finds it since it is on the list, and who has asked
+ * it to stop since then found nothing to stop.
+ */
+static int make_state(struct lunatik_runtime *runtime)
+{
+	lua_State *L = lua_newstate(lunatik_lua_alloc, runtime, lunatikvm_seed());
+	unsigned long flags;
+
+	if (!L)
+		return -ENOMEM;
+	*(struct lunatik_runtime **)lua_getextraspace(L) = runtime;
+	lunatikvm_init(L, lunatik_pause, runtime);
+
+	raw_spin_lock_irqsave(&runtime->state_lock, flags);
+	runtime->L = L;
+	if (runtime->stop_requested)
+		lunatikvm_stop(L, LUNATIKVM_REQUEST);
+	raw_spin_unlock_irqrestore(&runtime->state_lock, flags);
 	return 0;
 }
 
@@ -438,13 +463,9 @@ struct lunatik_runtime *lunatik_create(const char *name, enum lunatik_context co
 	if (ret)
 		goto put;
 
-	runtime->L = lua_newstate(lunatik_lua_alloc, runtime, lunatikvm_seed());
-	if (!runtime->L) {
-		ret = -ENOMEM;
+	ret = make_state(runtime);
+	if (ret)
 		goto delist;
-	}
-	*(struct lunatik_runtime **)lua_getextraspace(runtime->L) = runtime;
-	lunatikvm_init(runtime->L, lunatik_pause, runtime);
 
 	if (context == LUNATIK_PROCESS) {
 		ret = lunatik_enter_process(runtime);

@@ -25,6 +25,8 @@
 #define THREAD_TASK	sizeof(struct task_struct)
 #define THREAD_COST	(THREAD_STACK + THREAD_TASK)
 
+#define THREAD_NAME_MAX	127	/* bytes, as of a script's */
+
 struct thread {
 	struct lunatik_hook hook;	/* of the runtime that runs in it */
 	struct lunatik_object *runtime;	/* counted, until the function returns */
@@ -176,7 +178,8 @@ static int thread_run(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_checkruntime(L, 1);
 	struct lunatik_runtime *self = lunatik_toruntime(L);
-	const char *name = luaL_checkstring(L, 2);
+	size_t length;
+	const char *name = luaL_checklstring(L, 2, &length);
 	struct thread_object *object;
 	struct task_struct *task;
 	struct thread *thread;
@@ -184,6 +187,8 @@ static int thread_run(lua_State *L)
 
 	if (lunatik_context(runtime) != LUNATIK_PROCESS)
 		return luaL_error(L, "thread.run: not a process runtime");
+	/* The kernel keeps all of it, as long as somebody refers to the task. */
+	luaL_argcheck(L, length <= THREAD_NAME_MAX, 2, "name too long");
 
 	object = lunatik_new(L, &thread_class, sizeof(*object));
 	/* Threads that have ended may be garbage; below, too much is held to collect it. */

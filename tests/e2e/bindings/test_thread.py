@@ -76,6 +76,10 @@ def test_wrong_arguments(check: Callable[[str], str], other: Callable[[str], Non
         raises("not a process runtime", thread.run, soft, "x")
         raises("string expected", thread.run, soft)
         soft:stop()
+        local other = lunatik.runtime("other")
+        raises("name too long", thread.run, other, ("x"):rep(128))
+        thread.run(other, ("x"):rep(127)):stop()
+        other:stop()
         raises("EPERM", function() thread.current():stop() end)
         """
     )
