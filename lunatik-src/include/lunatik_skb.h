@@ -71,9 +71,9 @@ void lunatik_packet_return(struct lunatik_packet *packet);
 
 /*
  * After lunatik_run(), whatever it returned, and while the packet is still the
- * hook's: send what the script asked for.
+ * hook's: send what the script asked for. @dropped: the packet goes no further.
  */
-void lunatik_lending_send(struct lunatik_lending *lending);
+void lunatik_lending_send(struct lunatik_lending *lending, bool dropped);
 
 /* Did the script ask for nothing to be sent? */
 static inline bool lunatik_lending_idle(const struct lunatik_lending *lending)

@@ -104,19 +104,21 @@ static unsigned int nf_lua_hook(void *priv, struct sk_buff *skb,
 {
 	struct nf_lua_hook *hook = priv;
 	struct verdict_request request = { .hook = hook };
+	unsigned int verdict;
 	int ret;
 
 	if ((hook->marked && skb->mark != hook->mark) || lunatik_packet_sending())
 		return NF_ACCEPT;
 	lunatik_lending_init(&request.lending, skb, state);
 	ret = lunatik_run_finally(&hook->hook, verdict_ask, verdict_done, &request);
-	lunatik_lending_send(&request.lending);
 	if (ret >= 0)
-		return request.verdict;
-	/* Another CPU's hook, or the script's own packet, is no failure. */
-	if (ret == -EREMOTE || ret == -EDEADLK)
-		return NF_ACCEPT;
-	return hook->fallback;
+		verdict = request.verdict;
+	else if (ret == -EREMOTE || ret == -EDEADLK)
+		verdict = NF_ACCEPT;	/* another CPU's, or the script's own packet */
+	else
+		verdict = hook->fallback;
+	lunatik_lending_send(&request.lending, verdict == NF_DROP);
+	return verdict;
 }
 
 static void hook_leave(struct nf_lua_hook *hook)

@@ -29,17 +29,20 @@
 #include <linux/slab.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include <net/addrconf.h>
 #include <net/checksum.h>
 #include <net/dst_metadata.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
+#include <net/l3mdev.h>
 #include <net/netfilter/ipv4/nf_reject.h>
 #include <net/netfilter/ipv6/nf_reject.h>
 #include <net/netfilter/nf_conntrack.h>
 #include <net/netfilter/nf_conntrack_acct.h>
 #include <net/netfilter/nf_conntrack_ecache.h>
 #include <net/route.h>
+#include <net/xfrm.h>
 
 #include "lunatik_data.h"
 #include "lunatik_skb.h"
@@ -614,8 +617,9 @@ static void copy_account(lua_State *L, struct copy *copy, size_t size)
 	if (size <= copy->size)
 		return;
 	more = size - copy->size;
+	/* Finalizers may run, and resize it as well. */
 	lunatik_checkaccount(L, copy->runtime, more);
-	copy->size = size;
+	copy->size += more;
 }
 
 /*
@@ -685,6 +689,8 @@ static int packet_resize(lua_State *L)
 	unsigned int length = lunatik_checkrange(L, 2, 0, PACKET_MAX);
 	unsigned int more;
 
+	if (packet->copy && length > skb->len)
+		copy_account(L, packet->copy, SKB_TRUESIZE(skb_headroom(skb) + length));
 	if (length < skb->len && length < packet_least(skb))
 		lunatik_throw(L, EINVAL);
 	sum_forget(skb);
@@ -701,8 +707,6 @@ static int packet_resize(lua_State *L)
 		lunatik_throw(L, EOPNOTSUPP);
 	more = length - skb->len;
 	lunatik_charge(L, length / 32);
-	if (packet->copy)
-		copy_account(L, packet->copy, SKB_TRUESIZE(skb_headroom(skb) + length));
 	lunatik_try(L, skb_linearize_cow(skb));
 	if (skb_tailroom(skb) < more)
 		lunatik_try(L, pskb_expand_head(skb, 0, more - skb_tailroom(skb),
@@ -837,7 +841,8 @@ static int packet_forward(lua_State *L)
 	struct sk_buff *skb = packet->skb;
 	struct sk_buff *frame;
 
-	if (!dev || !link_present(skb))
+	if (!dev || !link_present(skb) ||
+	    skb_network_offset(skb) - skb_mac_offset(skb) < dev->min_header_len)
 		lunatik_throw(L, EINVAL);
 	sending_check(L, lending);
 	frame = packet_duplicate(L, skb);
@@ -912,12 +917,55 @@ static int datagram_read(const struct sk_buff *skb, u8 pf, struct datagram *data
 	return skb_copy_bits(skb, offset, &datagram->udp, sizeof(datagram->udp));
 }
 
+/* The device whose side of the machine a packet is on. */
+static const struct net_device *state_device(const struct nf_hook_state *state)
+{
+	return state->in ? state->in : state->out;
+}
+
+/* What the routes of this machine, or of the device's VRF, know of an address. */
+static unsigned int address_type(const struct nf_hook_state *state, __be32 address)
+{
+	return inet_addr_type_dev_table(state->net, state_device(state), address);
+}
+
+static bool ipv4_is_unicast(const struct nf_hook_state *state, __be32 address)
+{
+	return !ipv4_is_multicast(address) && !ipv4_is_lbcast(address) &&
+	       address_type(state, address) != RTN_BROADCAST;
+}
+
+static bool ipv6_is_local(struct net *net, const struct in6_addr *address)
+{
+#if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
+	return ipv6_addr_loopback(address) || ipv6_chk_addr(net, address, NULL, 0);
+#else
+	return false;
+#endif
+}
+
+/* Does it come over a wire and say that this machine has sent it? */
+static bool is_forged(const struct nf_hook_state *state, const struct datagram *datagram)
+{
+	const struct net_device *in = state->in;
+
+	if (!in || in->flags & IFF_LOOPBACK || netif_is_l3_master(in))
+		return false;
+	if (datagram->ip6)
+		return ipv6_is_local(state->net, &datagram->ip6->saddr);
+	return ipv4_is_loopback(datagram->ip->saddr) ||
+	       address_type(state, datagram->ip->saddr) == RTN_LOCAL;
+}
+
 /*
  * No answer is from, or for, more than one: not even when it is a subnet's
- * broadcast address, which only a route knows.
+ * broadcast address. Before routing has looked at it, a packet may say of any
+ * that it comes from there.
  */
-static bool datagram_unicast(const struct sk_buff *skb, const struct datagram *datagram)
+static bool datagram_unicast(const struct packet *packet, const struct datagram *datagram)
 {
+	const struct nf_hook_state *state = packet->lending->state;
+	const struct sk_buff *skb = packet->skb;
 	const struct iphdr *ip = datagram->ip;
 	const struct ipv6hdr *ip6 = datagram->ip6;
 
@@ -926,8 +974,7 @@ static bool datagram_unicast(const struct sk_buff *skb, const struct datagram *d
 		       IPV6_ADDR_UNICAST;
 	if (skb_valid_dst(skb) && skb_rtable(skb)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
 		return false;
-	return !ipv4_is_multicast(ip->saddr) && !ipv4_is_lbcast(ip->saddr) &&
-	       !ipv4_is_multicast(ip->daddr) && !ipv4_is_lbcast(ip->daddr);
+	return ipv4_is_unicast(state, ip->saddr) && ipv4_is_unicast(state, ip->daddr);
 }
 
 static void reply_udp(struct sk_buff *reply, const struct datagram *datagram)
@@ -993,7 +1040,7 @@ static int packet_reply(lua_State *L)
 		lunatik_throw(L, EMSGSIZE);
 	sending_check(L, lending);
 	lunatik_try(L, datagram_read(packet->skb, lending->state->pf, &datagram));
-	if (!datagram_unicast(packet->skb, &datagram))
+	if (!datagram_unicast(packet, &datagram) || is_forged(lending->state, &datagram))
 		lunatik_throw(L, EADDRNOTAVAIL);
 	lunatik_charge(L, length / 16);
 
@@ -1290,64 +1337,97 @@ bool lunatik_packet_sending(void)
 EXPORT_SYMBOL_GPL(lunatik_packet_sending);
 
 /* The address that it answers from need not be one of this machine's. */
-static void reply_send_ipv4(struct net *net, struct sk_buff *reply)
+static void reply_send_ipv4(const struct nf_hook_state *state, struct sk_buff *reply)
 {
 	struct flowi4 flow = {
 		.daddr = ip_hdr(reply)->daddr,
 		.saddr = ip_hdr(reply)->saddr,
+		.fl4_sport = udp_hdr(reply)->source,
+		.fl4_dport = udp_hdr(reply)->dest,
 		.flowi4_proto = IPPROTO_UDP,
 		.flowi4_flags = FLOWI_FLAG_ANYSRC,
 		.flowi4_mark = reply->mark,
+		.flowi4_l3mdev = l3mdev_master_ifindex_rcu(state_device(state)),
 	};
-	struct rtable *route = ip_route_output_key(net, &flow);
+	/* By IPsec's policies, too. */
+	struct rtable *route = ip_route_output_key(state->net, &flow);
 
 	if (IS_ERR(route)) {
 		kfree_skb(reply);
 		return;
 	}
 	skb_dst_set(reply, &route->dst);
+	if (route->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) {
+		kfree_skb(reply);
+		return;
+	}
 	/* It may be cut into fragments. */
-	ip_select_ident(net, reply, NULL);
-	ip_local_out(net, NULL, reply);
+	ip_select_ident(state->net, reply, NULL);
+	ip_local_out(state->net, NULL, reply);
 }
 
-static void reply_send_ipv6(struct net *net, struct sk_buff *reply)
+static void reply_send_ipv6(const struct nf_hook_state *state, struct sk_buff *reply)
 {
 #if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
 	struct flowi6 flow = {
 		.daddr = ipv6_hdr(reply)->daddr,
 		.saddr = ipv6_hdr(reply)->saddr,
+		.fl6_sport = udp_hdr(reply)->source,
+		.fl6_dport = udp_hdr(reply)->dest,
 		.flowi6_proto = IPPROTO_UDP,
 		.flowi6_mark = reply->mark,
+		.flowi6_oif = l3mdev_master_ifindex_rcu(state_device(state)),
 	};
 	struct dst_entry *dst;
 
 	/* A link-local address says nothing without its link. */
 	if (ipv6_addr_type(&flow.daddr) & IPV6_ADDR_LINKLOCAL)
 		flow.flowi6_oif = reply->skb_iif;
-	dst = ip6_route_output(net, NULL, &flow);
+	dst = ip6_route_output(state->net, NULL, &flow);
 	if (!dst->error) {
+		/* Routes of IPv6 do not ask for IPsec's policies. */
+		dst = xfrm_lookup(state->net, dst, flowi6_to_flowi(&flow), NULL, 0);
+		if (IS_ERR(dst))
+			goto drop;
 		skb_dst_set(reply, dst);
-		ip6_local_out(net, NULL, reply);
+		ip6_local_out(state->net, NULL, reply);
 		return;
 	}
 	dst_release(dst);
+drop:
 #endif
 	kfree_skb(reply);
 }
 
-static void reply_send(const struct lunatik_lending *lending, struct sk_buff *reply)
+/*
+ * So that translated addresses are translated back. But to a connection that only
+ * begins and that nobody has translated yet, the answer would be its first packet:
+ * the rules for the source would be asked about that, and never about the packet.
+ */
+static void reply_join(struct sk_buff *reply, const struct sk_buff *skb, bool dropped)
+{
+	enum ip_conntrack_info info;
+	struct nf_conn *connection = nf_ct_get(skb, &info);
+
+	if (!connection || dropped || nf_ct_is_confirmed(connection) ||
+	    connection->status & IPS_DST_NAT)
+		nf_ct_attach(reply, skb);
+	else
+		nf_ct_set(reply, NULL, IP_CT_UNTRACKED);
+}
+
+static void reply_send(const struct lunatik_lending *lending, struct sk_buff *reply,
+		       bool dropped)
 {
 	reply->mark = lending->skb->mark;
 	reply->skb_iif = lending->skb->skb_iif;
 	/* Else IPv6 tells the address answered for that its packet is too big. */
 	reply->ignore_df = true;
-	/* So that translated addresses are translated back. */
-	nf_ct_attach(reply, lending->skb);
+	reply_join(reply, lending->skb, dropped);
 	if (lending->state->pf == NFPROTO_IPV4)
-		reply_send_ipv4(lending->state->net, reply);
+		reply_send_ipv4(lending->state, reply);
 	else
-		reply_send_ipv6(lending->state->net, reply);
+		reply_send_ipv6(lending->state, reply);
 }
 
 static void reset_send(const struct lunatik_lending *lending)
@@ -1374,7 +1454,7 @@ static void unreachable_send(const struct lunatik_lending *lending)
 #endif
 }
 
-void lunatik_lending_send(struct lunatik_lending *lending)
+void lunatik_lending_send(struct lunatik_lending *lending, bool dropped)
 {
 	struct sk_buff *skb;
 	bool routed;
@@ -1387,7 +1467,7 @@ void lunatik_lending_send(struct lunatik_lending *lending)
 	while ((skb = __skb_dequeue(&lending->frames)))
 		dev_queue_xmit(skb);
 	while ((skb = __skb_dequeue(&lending->replies)))
-		reply_send(lending, skb);
+		reply_send(lending, skb, dropped);
 
 	/*
 	 * Before routing these leave the way of the answer on the packet, also

@@ -353,6 +353,13 @@ static const struct btf_kfunc_id_set xdp_kfunc_set = {
 
 /* ---- attached to a device ----------------------------------------------- */
 
+/* What a script asks for. */
+struct xdp_options {
+	const char *dev;
+	u32 flags;
+	u32 fallback;
+};
+
 #ifdef XDP_STANDALONE
 
 /* How long attach() waits for RTNL, which its own caller might hold. */
@@ -472,7 +479,8 @@ static struct xdp_device *device_make(struct xdp_callback *callback, u32 flags)
 	return device;
 }
 
-static int device_hook(struct net_device *dev, struct xdp_callback *callback, u32 flags)
+static int device_hook(lua_State *L, struct net_device *dev, struct xdp_callback *callback,
+		       u32 flags)
 {
 	struct netlink_ext_ack extack = {};
 	struct xdp_device *device;
@@ -484,7 +492,7 @@ static int device_hook(struct net_device *dev, struct xdp_callback *callback, u3
 	device_join(device, callback);
 	ret = xdp_lua_attach(dev, &device->hook, flags, &extack);
 	if (ret) {
-		if (extack._msg)
+		if (extack._msg && lunatik_mayprint(L))
 			pr_warn("%s: %s: %s\n", callback->script, netdev_name(dev), extack._msg);
 		callback->device = NULL;
 		device_free(device);
@@ -511,7 +519,8 @@ static int rtnl_lock_patiently(void)
 	return 0;
 }
 
-static int device_enter(struct xdp_callback *callback, const char *name, u32 flags)
+static int device_enter(lua_State *L, struct xdp_callback *callback,
+			const struct xdp_options *options)
 {
 	struct xdp_device *device;
 	struct net_device *dev;
@@ -520,14 +529,14 @@ static int device_enter(struct xdp_callback *callback, const char *name, u32 fla
 	ret = rtnl_lock_patiently();
 	if (ret)
 		return ret;
-	dev = __dev_get_by_name(current->nsproxy->net_ns, name);
+	dev = __dev_get_by_name(current->nsproxy->net_ns, options->dev);
 	device = dev ? device_find(dev) : NULL;
 	if (!dev)
 		ret = -ENODEV;
 	else if (device)
-		ret = device_share(device, callback, flags);
+		ret = device_share(device, callback, options->flags);
 	else
-		ret = device_hook(dev, callback, flags);
+		ret = device_hook(L, dev, callback, options->flags);
 	rtnl_unlock();
 	return ret;
 }
@@ -552,10 +561,12 @@ static void device_leave(struct xdp_callback *callback)
 
 #else /* !XDP_STANDALONE */
 
-static int device_enter(struct xdp_callback *callback, const char *name, u32 flags)
+static int device_enter(lua_State *L, struct xdp_callback *callback,
+			const struct xdp_options *options)
 {
-	pr_warn("%s: %s: this kernel has no hooks for scripts (CONFIG_XDP_LUA)\n",
-		callback->script, name);
+	if (lunatik_mayprint(L))
+		pr_warn("%s: this kernel has no hooks for scripts (CONFIG_XDP_LUA)\n",
+			callback->script);
 	return -EOPNOTSUPP;
 }
 
@@ -671,7 +682,8 @@ static __always_inline int context_adjust(lua_State *L,
 					  int (*adjust)(struct xdp_buff *buff, int offset))
 {
 	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
-	int offset = lunatik_checkrange(L, 2, INT_MIN, INT_MAX);
+	/* The kernel takes the opposite of what is cut off, and INT_MIN has none. */
+	int offset = lunatik_checkrange(L, 2, -INT_MAX, INT_MAX);
 
 	lunatik_try(L, adjust(callback->buff, offset));
 	packet_show(callback);
@@ -971,12 +983,6 @@ static u32 runtime_hash(const struct lunatik_runtime *runtime)
 	return script_hash(lunatik_name(runtime), script_length(runtime));
 }
 
-struct xdp_options {
-	const char *dev;
-	u32 flags;
-	u32 fallback;
-};
-
 static void options_read(lua_State *L, struct xdp_options *options)
 {
 	static const char *const modes[] = { "any", "native", "generic", NULL };
@@ -1060,7 +1066,7 @@ static void attachment_take(lua_State *L, void *arg)
 	if (!callback->standalone)
 		return;
 
-	ret = device_enter(callback, options->dev, options->flags);
+	ret = device_enter(L, callback, options);
 	if (ret) {
 		/* No device has it, and callback_stop() would wait for RTNL. */
 		callback_hide(callback);

@@ -226,14 +226,14 @@ static void rule_duplicate(bool duplicate)
 #endif
 }
 
-static void rule_send(struct lunatik_lending *lending)
+static void rule_send(struct lunatik_lending *lending, bool dropped)
 {
 	/* So it is where sending is muted. */
 	if (likely(lunatik_lending_idle(lending)))
 		return;
 	local_bh_disable();
 	rule_duplicate(true);
-	lunatik_lending_send(lending);
+	lunatik_lending_send(lending, dropped);
 	rule_duplicate(false);
 	local_bh_enable();
 }
@@ -263,7 +263,7 @@ static int rule_run(struct sk_buff *skb, const struct xt_action_param *par,
 	call->lending.readonly = readonly;
 	call->lending.mute = rule_duplicates();
 	ret = lunatik_run_finally(&function->hook, handler, call_done, call);
-	rule_send(&call->lending);
+	rule_send(&call->lending, call->hotdrop || (!readonly && ret == NF_DROP));
 	return ret;
 }
 

@@ -22,13 +22,55 @@ STAMPED = (
 
 #: A datagram to all of a wire, by each kind of address there is for that.
 MANY = """
-import socket
+import socket, struct
 
 four, six = (socket.socket(family, socket.SOCK_DGRAM) for family in (2, 10))
 four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 for address in ("224.0.0.1", "255.255.255.255", "10.1.0.255"):
     four.sendto(b"lab", (address, 9999))
 six.sendto(b"lab", ("ff02::1%va", 9999))
+
+# From the router's subnets, and from itself: of the latter none gets past routing.
+raw = socket.socket(2, socket.SOCK_RAW, socket.IPPROTO_RAW)
+udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
+for source in ("10.1.0.255", "10.2.0.255", "127.0.0.1", "10.1.0.1"):
+    ends = map(socket.inet_aton, (source, "10.1.0.1"))
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, *ends)
+    raw.sendto(ip + udp, ("10.1.0.1", 0))
+"""
+
+
+#: A frame to the router, which is to come from the router.
+OURS = """
+import socket, struct, sys
+
+there = bytes.fromhex(sys.argv[1].replace(":", ""))
+ends = socket.inet_pton(10, "fd01::1") * 2
+udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
+words = struct.unpack("!26H", ends + struct.pack("!IxxxB", len(udp), 17) + udp + b"\\0")
+total = sum(words)
+total = (total & 0xffff) + (total >> 16)
+udp = udp[:6] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + udp[8:]
+ip = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + ends
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind(("va", 0))
+link.send(there + bytes(6) + b"\\x86\\xdd" + ip + udp)
+"""
+
+#: A datagram that comes in by a device without link headers and goes to b.
+TUNNEL = """
+import fcntl, os, socket, struct, subprocess
+
+tun = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", b"tun7", 0x1001))  # without more headers
+for words in ("address add 10.7.0.1/24 dev tun7", "link set tun7 up"):
+    subprocess.run(["ip", *words.split()], check=True)
+udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
+ends = socket.inet_aton("10.7.0.2") + socket.inet_aton("10.2.0.2")
+ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + ends
+total = sum(struct.unpack("!10H", ip))
+total = (total & 0xffff) + (total >> 16)
+os.write(tun, ip[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + ip[12:] + udp)
 """
 
 
@@ -106,12 +148,13 @@ def test_answers_are_refused_where_there_is_no_way_to_send_them(machine: Machine
         machine.wait_until_succeeds(f"dmesg | grep '{call}.*false.*EOPNOTSUPP'")
 
 
-def test_datagrams_for_many_have_no_reply(machine: Machine) -> None:
+@pytest.mark.parametrize(("position", "seen"), [("LOCAL_IN", 6), ("PRE_ROUTING", 8)])
+def test_datagrams_for_many_have_no_reply(machine: Machine, position: str, seen: int) -> None:
     wire(machine, ROUTED)
     hook(
         machine,
         "INET",
-        "inet.LOCAL_IN",
+        f"inet.{position}",
         """
         if port(skb) == 9999 then
             print("reply", pcall(skb.reply, skb, "no"))
@@ -121,8 +164,96 @@ def test_datagrams_for_many_have_no_reply(machine: Machine) -> None:
     )
     machine.copy_to(MANY.encode(), "/tmp/many.py")
     machine.succeed("ip netns exec a python3 /tmp/many.py")
-    machine.wait_until_succeeds("test $(dmesg | grep -c 'reply.*false.*EADDRNOTAVAIL') = 4")
+    refused = "dmesg | grep -c 'reply.*false.*EADDRNOTAVAIL'"
+    machine.wait_until_succeeds(f"test $({refused}) = {seen}")
     machine.succeed("! dmesg | grep 'reply.*true'")
+
+
+ECHO = "if port(skb) ~= 9999 then return ACCEPT end skb:reply('here') return DROP"
+
+
+def test_datagrams_that_claim_to_be_ours_have_no_reply(machine: Machine) -> None:
+    """Else the answer would be the next question, without an end."""
+    wire(machine, ROUTED)
+    hook(machine, "INET", "inet.LOCAL_IN", "if port(skb) then print('asked') end " + ECHO)
+    machine.copy_to(OURS.encode(), "/tmp/ours.py")
+    there = machine.succeed("cat /sys/class/net/ra/address").strip()
+    machine.succeed(f"ip netns exec a python3 /tmp/ours.py {there}")
+    machine.wait_until_succeeds("dmesg | grep 'hook: asked'")
+    assert client(machine, "ask", "a", "10.1.0.1", 9999, "lab") == "here"
+    assert machine.succeed("dmesg | grep -c 'hook: asked'").strip() == "2"
+
+
+def test_reply_stays_in_its_vrf(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.module("vrf")
+    machine.succeed(
+        "ip link add v type vrf table 10",
+        "ip link set v up",
+        "ip link set ra master v",
+        "ip address add fd01::1/64 dev ra nodad",
+    )
+    hook(machine, "INET", "inet.LOCAL_IN", ECHO)
+    for address in ("10.1.0.1", "fd01::1"):
+        assert client(machine, "ask", "a", address, 9999, "lab") == "here"
+    # Its broadcast addresses stand in its own table, and of others it knows nothing.
+    machine.succeed("lunatik stop hook")
+    refused = "print('reply', pcall(skb.reply, skb, 'no')) return DROP"
+    hook(
+        machine,
+        "INET",
+        "inet.PRE_ROUTING",
+        f"if port(skb) == 9999 then {refused} end return ACCEPT",
+    )
+    machine.copy_to(MANY.encode(), "/tmp/many.py")
+    machine.succeed("ip netns exec a python3 /tmp/many.py")
+    machine.wait_until_succeeds("dmesg | grep 'reply.*false.*EADDRNOTAVAIL'")
+    assert machine.succeed("dmesg | grep -c 'reply.*true'").strip() == "1"
+
+
+def test_reply_goes_by_the_policies_of_ipsec(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(machine, "INET", "inet.LOCAL_IN", ECHO)
+    for here, there in (("10.1.0.1", "10.1.0.2"), ("fd01::1", "fd01::2")):
+        policy = f"src {here} dst {there} proto udp sport 9999 dir out"
+        assert client(machine, "ask", "a", here, 9999, "lab") == "here"
+        machine.succeed(f"ip xfrm policy add {policy} action block")
+        assert client(machine, "ask", "a", here, 9999, "lab") == "silence"
+
+
+def test_reply_leaves_a_new_connection_its_translation(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    machine.succeed(
+        "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
+        "add rule ip t post oifname rb masquerade'",
+    )
+    hook(
+        machine,
+        "INET",
+        "inet.FORWARD",
+        "if port(skb) == 8006 then skb:reply('wait') end return ACCEPT",
+        options="conntrack = true,",
+    )
+    # Nobody there refuses the question, which the client would be told first.
+    machine.succeed(
+        "ip netns exec b nft 'add table ip t; add chain ip t in { type filter hook "
+        "input priority 0; policy drop; }'"
+    )
+    assert client(machine, "ask", "a", "10.2.0.2", 8006, "lab") == "wait"
+    machine.succeed("conntrack -L -p udp --orig-port-dst 8006 | grep 'src=10.2.0.2 dst=10.2.0.1 '")
+
+
+def test_packet_without_a_link_header_is_not_sent_to_a_link(machine: Machine) -> None:
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "INET",
+        "inet.POST_ROUTING",
+        "if port(skb) == 9999 then print('sent', pcall(skb.forward, skb)) end return ACCEPT",
+    )
+    machine.copy_to(TUNNEL.encode(), "/tmp/tunnel.py")
+    machine.succeed("python3 /tmp/tunnel.py")
+    machine.wait_until_succeeds("dmesg | grep 'sent.*false.*EINVAL'")
 
 
 def test_connection_of_a_packet(machine: Machine) -> None:

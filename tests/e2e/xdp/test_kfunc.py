@@ -122,14 +122,14 @@ def test_kernel_without_hooks_says_so(node: Machine, kernel: KernelInfo) -> None
     if kernel.has("XDP_LUA"):
         pytest.skip("this kernel has hooks for XDP: lab test --patches none")
     node.copy_to(
-        b'require("xdp").attach(function() return 1 end, {dev = "r0"})',
+        b'require("xdp").attach(function() return 1 end, {dev = "r0\\nforged: yes"})',
         "/lib/modules/lua/filter.lua",
     )
     refused = node.execute("lunatik run filter softirq")
     assert refused.status == 1
     assert "EOPNOTSUPP" in refused.stderr
-    node.succeed("dmesg | grep 'filter: r0: .*CONFIG_XDP_LUA'")
-    node.succeed("reach", "! lunatik list | grep filter")
+    node.succeed("dmesg | grep 'filter: this kernel.*CONFIG_XDP_LUA'")
+    node.succeed("! dmesg | grep forged", "reach", "! lunatik list | grep filter")
 
 
 def test_failing_script_gives_the_program_its_way(asking: Machine) -> None:
