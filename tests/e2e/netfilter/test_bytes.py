@@ -393,6 +393,36 @@ def test_way_along_a_list_of_fragments_is_paid_for(machine: Machine, act: str) -
     machine.fail("dmesg | grep 'all for nothing'")
 
 
+def test_copy_that_grows_while_it_grows_is_paid_for(machine: Machine) -> None:
+    """Room for the first time is made by a collection, whose finalizer has it grow, too."""
+    wire(machine, ROUTED)
+    machine.succeed(
+        "cd /sys/module/lunatik/parameters; "
+        f"echo {384 << 10} > memory; echo 10000000 > softirq_instructions",
+    )
+    hook(
+        machine,
+        "IPV4",
+        "inet.LOCAL_IN",
+        """
+        if port(skb) == 9999 and not done then
+            done = true
+            local hog, copy, inner = {}, skb:copy(), nil
+            collectgarbage("stop")
+            setmetatable({}, {__gc = function() inner = pcall(copy.resize, copy, 50000) end})
+            pcall(function() while true do hog[#hog + 1] = ("x"):rep(2000) .. #hog end end)
+            hog = nil
+            print("grown", pcall(copy.resize, copy, 60000), inner, #copy)
+        end
+        return ACCEPT""",
+    )
+    flow(machine, "a", "-", "10.1.0.1", 9999)
+    machine.wait_until_succeeds("dmesg | grep -P 'grown\ttrue\ttrue\t60000'")
+    # A runtime whose account does not come to nothing is a report of the kernel's.
+    machine.succeed("lunatik stop hook")
+    machine.wait_until_succeeds("rmmod lunatik_netfilter")
+
+
 def test_copy_outlives_the_callback_and_a_view_does_not(machine: Machine) -> None:
     wire(machine, ROUTED)
     hook(

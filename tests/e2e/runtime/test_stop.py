@@ -370,6 +370,24 @@ def test_what_stopped_runtimes_left_counts(machine: Machine) -> None:
     assert 8 < int(machine.lua(fill)) < 16
 
 
+def test_hooks_are_not_too_many_to_end(machine: Machine) -> None:
+    """Those of a CPU's runtime end by a grace period each."""
+    machine.copy_to(
+        b"""
+        local timer, kept, why = require("timer"), {}
+        while not why do
+            local ok, made = pcall(timer.new, print)
+            if ok then kept[#kept + 1] = made else why = made end
+        end
+        print(#kept, why)
+        """,
+        "/lib/modules/lua/hooks.lua",
+    )
+    machine.succeed("lunatik run hooks softirq percpu", "dmesg | grep 'hooks:0: 512.*ENOSPC'")
+    machine.succeed("lunatik stop hooks")
+    machine.wait_until_succeeds("rmmod lunatik_timer")
+
+
 #: Starts runtimes until one is refused; how many there are.
 KEEP = """
     local lunatik = require("lunatik")
