@@ -200,6 +200,7 @@ int lunatik_print(lua_State *L)
 	size_t length;
 	int i;
 
+	lunatikvm_charge(L, 8 * (size_t)count);
 	luaL_buffinit(L, &buffer);
 	for (i = 1; i <= count; i++) {
 		if (i > 1)

@@ -62,6 +62,11 @@ unsigned int lunatikvm_hash(u64 n)
 	return hsiphash_2u32((u32)n, n >> 32, &hash_key);
 }
 
+unsigned int lunatikvm_hashbytes(const char *bytes, size_t length)
+{
+	return hsiphash(bytes, length, &hash_key);
+}
+
 /*
  * snprintf() of one integer as ISO C wants it. The kernel's own prints a zero
  * with precision 0, fills with zeros in spite of a precision, and gives zero a

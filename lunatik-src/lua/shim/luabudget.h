@@ -80,6 +80,7 @@ void lunatikvm_spent(lua_State *L);
 
 /* keyed, at random unless the module parameter hashseed says otherwise */
 unsigned int lunatikvm_hash(u64 n);
+unsigned int lunatikvm_hashbytes(const char *bytes, size_t length);
 void lunatikvm_setsecret(void);
 
 /* a local variable that is filled before it is read, whatever the kernel clears */

@@ -828,6 +828,95 @@ chain = t
 ---
 collectgarbage()
 
+--- weak_mode_of_any_length: budget|fine
+collectgarbage("stop")
+local meta = {__mode = ("x"):rep(1 << 10):rep(1 << 10)}
+kept = {}
+for i = 1, 8000 do kept[i] = setmetatable({}, meta) end
+---
+collectgarbage()
+
+--- lines_far_apart: budget
+local piece, n = ("a=1" .. ("\n"):rep(128)):rep(50), 0
+far = assert(load(function()
+	n = n + 1
+	return n == 1 and "local a " or n < 72 and piece or nil
+end))
+---
+while true do debug.getinfo(far, "L") end
+
+--- hooks_of_a_deep_coroutine: budget
+deep = coroutine.create(function()
+	local function f(n) if n > 0 then f(n - 1) else coroutine.yield() end end
+	f(12000)
+end)
+assert(coroutine.resume(deep))
+---
+while true do debug.sethook(deep, print, "c") end
+
+--- print_of_many: budget
+many = {}
+for i = 1, 20000 do many[i] = i end
+---
+while true do
+	print(table.unpack(many))
+	warn(table.unpack(many))
+end
+
+--- strings_of_one_hash: budget
+-- Where a string goes in a table, the low bits of its hash: 'next' tells. And each
+-- character more tells two bits more of the seed of Lua's own hash.
+local order = {}
+local function meter()
+	local t = table.create(0, 256)
+	for i = 1, 256 do t[i << 20] = true end
+	return t
+end
+for key in next, meter() do order[#order + 1] = key end
+local function low(s)
+	local t, first, last = meter(), 1, 256
+	for i = 1, 256 do t[i << 20] = nil end
+	t[s] = true
+	while first < last do
+		local middle = (first + last) // 2
+		local ok, key = pcall(next, t, order[middle])
+		if not ok then return middle - 1 end
+		if key then first = middle + 1 else last = middle end
+	end
+	return first - 1
+end
+local function step(h, byte)
+	return (h ~ ((h << 5) + (h >> 2) + byte)) & 0xffffffff
+end
+local seed = low("")
+for n = 1, 12 do
+	local seen = low(("x"):rep(n))
+	for top = 0, 3 do
+		local h = (seed | top << (6 + 2 * n)) ~ n
+		for _ = 1, n do h = step(h, 120) end
+		if h & 255 == seen then seed = seed | top << (6 + 2 * n) break end
+	end
+end
+chain = table.create(0, 1024)
+local count = 0
+for n = 0, 65535 do
+	local h = step(step(seed ~ 4, n >> 8), n & 255)
+	for c = 0, 255 do
+		local g = (h ~ ((h << 5) + (h >> 2) + c)) & 0xffffffff
+		local d = (g & 255) - ((g << 5) + (g >> 2)) & 255
+		if (g ~ ((g << 5) + (g >> 2) + d)) & 1023 == 0 then
+			local key = string.char(d, c, n & 255, n >> 8)
+			count = count + 1
+			if count == 2 then deepest = key end
+			chain[key] = true
+			break
+		end
+	end
+	if count == 1000 then break end
+end
+---
+while true do local _ = chain[deepest] end
+
 --- finalizers_of_the_library: budget
 collectgarbage("stop")
 warn("@off")
