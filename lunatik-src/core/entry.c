@@ -82,17 +82,31 @@ static bool settled(struct lunatik_runtime *runtime, bool *locked)
 	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
 }
 
+/*
+ * Where all the kernel waits, those who wait in vain are many: each notifier is
+ * told of each event of each device, under one RTNL. So of a second some tenths
+ * at most go by that, whoever they are. No lock: a lost write is one wait more.
+ */
+static unsigned long hurried_in_vain = INITIAL_JIFFIES - HZ;
+
+static long hurry(void)
+{
+	return time_before(jiffies, READ_ONCE(hurried_in_vain) + HZ) ? 0 : LUNATIK_HURRY;
+}
+
 static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik_pace pace)
 {
+	long patience = pace == LUNATIK_HURRIED ? hurry() : LUNATIK_PATIENCE;
 	bool locked;
 	long left;
 
 	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
-					   pace == LUNATIK_HURRIED ? LUNATIK_HURRY :
-					   LUNATIK_PATIENCE);
-	if (left <= 0)
-		return left ? -EINTR : -EBUSY;
-	return locked ? 0 : -ESHUTDOWN;
+					   patience);
+	if (left > 0)
+		return locked ? 0 : -ESHUTDOWN;
+	if (!left && patience == LUNATIK_HURRY)
+		WRITE_ONCE(hurried_in_vain, jiffies);
+	return left ? -EINTR : -EBUSY;
 }
 
 /* The task becomes the one that lunatik_interrupt() wakes. */

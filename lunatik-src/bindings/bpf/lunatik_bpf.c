@@ -18,6 +18,7 @@
 #include <linux/namei.h>
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/clock.h>
 #include <linux/uaccess.h>
 
 #include "lunatik_bpf.h"
@@ -337,6 +338,7 @@ static int table_next(lua_State *L)
 	struct map_room room;
 	void *key = NULL;
 	u32 index;
+	u64 began, passed;
 	int ret;
 
 	lunatik_checkwait(L, "map:next");
@@ -344,8 +346,12 @@ static int table_next(lua_State *L)
 		key = map_checkkey(L, 2, map, &index);
 	map_room_init(L, &room, map->key_size);
 	map_enter();
+	began = local_clock();
 	ret = map->ops->map_get_next_key(map, key, room.bytes);
+	passed = local_clock() - began;
 	map_leave();
+	/* How many buckets it has looked at, nobody tells: 4 ns are a unit, about. */
+	lunatik_charge(L, passed / 4);
 	if (ret != -ENOENT)
 		lunatik_try(L, ret);
 	return map_room_push(L, &room, !ret);

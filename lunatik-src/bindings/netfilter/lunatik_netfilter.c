@@ -321,6 +321,9 @@ static int netfilter_register(lua_State *L)
 		luaL_error(L, registration.device ?
 			   "field 'dev' is for netdev hooks and inet ingress only" :
 			   "field 'dev' (an interface's name) is missing");
+	/* Looking for it wants RTNL, and that may be what they all wait for. */
+	if (registration.device)
+		lunatik_checkwait(L, "netfilter.register");
 	lunatik_attempt(L, registration_take, registration_drop, &registration);
 	return 0;
 }

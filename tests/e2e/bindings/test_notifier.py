@@ -278,6 +278,30 @@ def test_a_callback_may_not_wait(machine: Machine, script: Script) -> None:
     machine.succeed("dmesg | grep 'not where all the kernel waits'")
 
 
+def test_a_busy_script_does_not_hold_up_each_of_many_devices(machine: Machine) -> None:
+    """16 notifiers, and four events of each device: each would wait for a moment."""
+    machine.copy_to(
+        b"""
+        local notifier, linux = require("notifier"), require("linux")
+        local kept = {}
+        for number = 1, 16 do kept[number] = notifier.netdevice(function() end) end
+        return function() linux.schedule(60000) end
+        """,
+        "/lib/modules/lua/busy.lua",
+    )
+    machine.succeed("lunatik spawn busy")
+    began = float(machine.succeed("cut -d' ' -f1 /proc/uptime"))
+    machine.succeed(
+        "for i in 1 2 3 4 5 6 7 8; do ip link add dummy$i type dummy; ip link set dummy$i up; done",
+        "for i in 1 2 3 4 5 6 7 8; do ip link del dummy$i; done",
+        timeout=100,
+    )
+    passed = float(machine.succeed("cut -d' ' -f1 /proc/uptime")) - began
+    # Each wait for itself would be 8 * 6 * 16 tenths of a second.
+    assert passed < 20, passed
+    machine.succeed("lunatik stop busy")
+
+
 def test_a_busy_script_holds_up_the_devices_for_a_moment_only(
     machine: Machine, script: Script
 ) -> None:

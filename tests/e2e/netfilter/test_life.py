@@ -22,6 +22,28 @@ def test_hook_belongs_to_the_namespace_that_ran_it(machine: Machine) -> None:
     assert flow(machine, "b", "a", "10.1.0.2", 9999) == ["arrived"]
 
 
+def test_no_device_is_looked_up_where_all_the_kernel_waits(machine: Machine) -> None:
+    """Looking for it wants RTNL, which whoever calls a notifier holds."""
+    for module in ("lunatik_netfilter", "lunatik_constants"):
+        machine.module(module)  # there it is found, not loaded
+    inner = HOOK.format(
+        body="return ACCEPT", pf="NETDEV", hook="netdev.INGRESS", options="dev='lo'"
+    )
+    machine.copy_to(inner.encode(), "/lib/modules/lua/inner.lua")
+    machine.copy_to(
+        b"""
+        local lunatik = require("lunatik")
+        require("notifier").netdevice(function(event, name)
+            if name == "dummy7" then print(pcall(lunatik.runtime, "inner", "softirq")) end
+        end)
+        """,
+        "/lib/modules/lua/outer.lua",
+    )
+    machine.succeed("lunatik run outer")
+    machine.succeed("ip link add dummy7 type dummy", timeout=10)
+    machine.succeed("dmesg | grep 'netfilter.register: not where all the kernel waits'")
+
+
 @pytest.mark.limit(120)
 def test_namespace_goes_with_hooks_in_it(machine: Machine) -> None:
     wire(machine, ROUTED)
