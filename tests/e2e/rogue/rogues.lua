@@ -936,6 +936,34 @@ for i = 1, 20000 do kept[i] = setmetatable({}, meta) end
 ---
 while true do end
 
+--- debug_of_a_thread_that_goes_on: fine
+-- Each check of the collector is a whole cycle.
+collectgarbage("incremental")
+collectgarbage("param", "pause", 0)
+collectgarbage("param", "stepmul", 0)
+local function ask(how, finalizer, ...)
+	local co = coroutine.create(function() coroutine.yield() end)
+	coroutine.resume(co)
+	local ended = false
+	setmetatable({}, {__gc = function() finalizer(co) ended = true end})
+	local answer = how(co, ...)
+	assert(coroutine.status(co) == (ended and "dead" or "suspended"))
+	assert(coroutine.resume(co) ~= ended)
+	return answer
+end
+for _, finalizer in ipairs{coroutine.resume, coroutine.close} do
+	for _, options in ipairs{"f", "L", "S", "n", "flnSrtuL"} do
+		local info = ask(debug.getinfo, finalizer, 1, options)
+		if info then -- it had not ended before
+			assert(not info.source or info.source:find("rogue"), info.source)
+			assert((type(info.func) == "function") == (options:find("f") ~= nil))
+			assert((type(info.activelines) == "table") == (options:find("L") ~= nil))
+		end
+	end
+	local text = ask(debug.traceback, finalizer, nil, 1)
+	assert(text:find("^stack traceback:"), text)
+end
+
 --- debug_function_of_a_library: fine
 local seen = {}
 debug.sethook(function()
