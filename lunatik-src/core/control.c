@@ -117,7 +117,7 @@ static void execute(struct control *control)
 	ret = provide_runtime(control);
 	if (!ret)
 		ret = lunatik_resume(control->runtime, run_chunk, control, &error,
-				     LUNATIK_PATIENT);
+				     LUNATIK_PATIENT, NULL);
 	if (ret < 0) {
 		text = error.text ?: lunatik_errname(ret) ?: "error";
 		lunatik_output_add(&control->error, text, strlen(text));

@@ -100,10 +100,11 @@ struct lunatik_runtime {
 		struct mutex mutex;	/* process */
 		spinlock_t spin;	/* softirq: BH off; hardirq: IRQs off */
 	};
-	wait_queue_head_t unlocked;	/* process: waiters for the mutex */
+	wait_queue_head_t unlocked;	/* waiters for the mutex; and for hooks_ending */
 
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
+	struct lunatik_runtime *outer;	/* whose entry this one is in, if it may sleep */
 	struct lunatik_clock clock;	/* of this entry */
 	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */
@@ -136,9 +137,10 @@ struct lunatik_runtime {
 	struct task_struct *owner;
 	char reason[160];	/* why it is BROKEN */
 
-	struct mutex hooks_lock;	/* guards the next three */
+	struct mutex hooks_lock;	/* guards the next four */
 	struct list_head hooks;
 	unsigned int hooks_count;
+	unsigned int hooks_ending;	/* off the list, and not yet out of the kernel */
 	bool hooks_closed;		/* no hook may be added */
 
 	struct work_struct stop_work;
@@ -182,8 +184,10 @@ struct lunatik_error {
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		 struct lunatik_error *error);
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
-		   struct lunatik_error *error, enum lunatik_pace pace);
+		   struct lunatik_error *error, enum lunatik_pace pace,
+		   struct lunatik_runtime *outer);
 void lunatik_interrupt(struct lunatik_runtime *runtime);
+bool lunatik_ending(const struct lunatik_runtime *runtime);
 bool lunatik_in_process(struct lunatik_runtime *runtime);
 bool lunatik_hurried(lua_State *L);
 void lunatik_own(struct lunatik_runtime *runtime);

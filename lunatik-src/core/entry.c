@@ -19,6 +19,7 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/task_work.h>
 #include <asm/msr.h>
 
 #include "core.h"
@@ -38,6 +39,9 @@
 
 /* Bytes of what is said of a runtime that has used up its share, about. */
 #define THROTTLED_LINE		64
+
+/* Instructions after which the Lua machine looks around, at most. */
+#define LUNATIK_SLICE		4096
 
 /* How often an entry that others wait for may wait. */
 #define LUNATIK_WAITS		10
@@ -76,10 +80,12 @@ gfp_t lunatik_gfp(lua_State *L)
 }
 EXPORT_SYMBOL_GPL(lunatik_gfp);
 
+/* So is who is to leave a runtime that the task is in, see lunatik_interrupt(). */
 static bool settled(struct lunatik_runtime *runtime, bool *locked)
 {
 	*locked = mutex_trylock(&runtime->mutex);
-	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
+	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED ||
+	       test_thread_flag(TIF_NOTIFY_SIGNAL);
 }
 
 /*
@@ -102,8 +108,10 @@ static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik
 
 	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
 					   patience);
+	if (left > 0 && locked)
+		return 0;
 	if (left > 0)
-		return locked ? 0 : -ESHUTDOWN;
+		return READ_ONCE(runtime->state) > LUNATIK_ARMED ? -ESHUTDOWN : -EINTR;
 	if (!left && patience == LUNATIK_HURRY)
 		WRITE_ONCE(hurried_in_vain, jiffies);
 	return left ? -EINTR : -EBUSY;
@@ -120,18 +128,28 @@ void lunatik_own(struct lunatik_runtime *runtime)
 	smp_store_mb(runtime->owner, current);
 }
 
+/*
+ * Take back what lunatik_interrupt() has set. Else the task could not sleep in the
+ * runtimes that it is in besides before it returns to user mode, which a kernel
+ * thread never does. Work that the flag was for as well is done there all the same.
+ */
+static noinline void calm(void)
+{
+	clear_thread_flag(TIF_NOTIFY_SIGNAL);
+	smp_mb__after_atomic();	/* the work is there before its flag */
+	if (task_work_pending(current))
+		set_thread_flag(TIF_NOTIFY_RESUME);
+}
+
 /* Nobody is about to wake the task any more: its struct may go. */
 void lunatik_disown(struct lunatik_runtime *runtime)
 {
 	raw_spin_lock_irq(&runtime->state_lock);
 	WRITE_ONCE(runtime->owner, NULL);
 	raw_spin_unlock_irq(&runtime->state_lock);
-	/*
-	 * A kernel thread never returns to user mode, which would clear it. One
-	 * that nobody set for this runtime is for one that the task is in, too.
-	 */
-	if ((current->flags & PF_KTHREAD) && READ_ONCE(runtime->stop_requested))
-		clear_thread_flag(TIF_NOTIFY_SIGNAL);
+	if (READ_ONCE(runtime->stop_requested) && !lunatik_ending(runtime->outer))
+		calm();
+	runtime->outer = NULL;
 }
 
 static unsigned long switches_of(const struct task_struct *task)
@@ -541,7 +559,8 @@ int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void 
 static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 					  lunatik_handler handler, void *arg,
 					  struct lunatik_error *error,
-					  enum lunatik_pace pace)
+					  enum lunatik_pace pace,
+					  struct lunatik_runtime *outer)
 {
 	unsigned long flags;
 	int ret;
@@ -549,6 +568,8 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 	ret = enter(runtime, &flags, pace);
 	if (ret)
 		return ret;
+	if (outer && runtime->context == LUNATIK_PROCESS)
+		runtime->outer = outer;
 	ret = call(runtime, handler, arg, error, NULL);
 	if (pace == LUNATIK_PATIENT)
 		runtime->output = NULL;		/* it was lent to this entry */
@@ -563,18 +584,20 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
  * @arg: as for lunatik_run()
  * @error: where to leave the message; NULL: the kernel log
  * @pace: what hangs on this task
+ * @outer: the runtime whose script calls, or NULL
  *
  * Return: as lunatik_run().
  */
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
-		   struct lunatik_error *error, enum lunatik_pace pace)
+		   struct lunatik_error *error, enum lunatik_pace pace,
+		   struct lunatik_runtime *outer)
 {
-	return enter_and_call(runtime, handler, arg, error, pace);
+	return enter_and_call(runtime, handler, arg, error, pace, outer);
 }
 
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_USUAL);
+	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_USUAL, NULL);
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
@@ -597,13 +620,13 @@ EXPORT_SYMBOL_GPL(lunatik_run_finally);
 
 int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_PATIENT);
+	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_PATIENT, NULL);
 }
 EXPORT_SYMBOL_GPL(lunatik_run_alone);
 
 int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_HURRIED);
+	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_HURRIED, NULL);
 }
 EXPORT_SYMBOL_GPL(lunatik_run_hurried);
 
@@ -611,7 +634,7 @@ EXPORT_SYMBOL_GPL(lunatik_run_hurried);
 static bool awaited(struct lunatik_runtime *runtime)
 {
 	return runtime->pace == LUNATIK_HURRIED || runtime->closing ||
-	       fatal_signal_pending(current);
+	       fatal_signal_pending(current) || lunatik_ending(runtime->outer);
 }
 
 /*
@@ -630,7 +653,8 @@ void lunatik_slept(lua_State *L)
 		lunatikvm_stop(L, LUNATIKVM_REQUEST);
 	settle(runtime);
 	if (!waited) {
-		lunatikvm_charge(L, LUNATIK_WAIT_COST);
+		/* Who is stopped is to see it now: its next wait might be the last. */
+		lunatikvm_charge(L, lunatikvm_stopped(L) ? LUNATIK_SLICE : LUNATIK_WAIT_COST);
 		return;
 	}
 	runtime->switches = current->nvcsw;

@@ -58,13 +58,35 @@ static void end(struct lunatik_hook *hook)
 	lunatik_hook_put(hook);
 }
 
+/* Whoever stops the runtime waits for it from now on, or has it ended by then. */
+static void count_ending(struct lunatik_runtime *runtime, int more)
+{
+	mutex_lock(&runtime->hooks_lock);
+	runtime->hooks_ending += more;
+	mutex_unlock(&runtime->hooks_lock);
+	wake_up_all(&runtime->unlocked);
+}
+
+static bool none_ending(struct lunatik_runtime *runtime)
+{
+	bool none;
+
+	mutex_lock(&runtime->hooks_lock);
+	none = !runtime->hooks_ending;
+	mutex_unlock(&runtime->hooks_lock);
+	return none;
+}
+
 /* A work: process context, nothing held; the runtime may be running. */
 static void end_work(struct work_struct *work)
 {
 	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
+	struct lunatik_runtime *runtime = hook->runtime;
 
+	count_ending(runtime, 1);
 	if (take_off(hook))
 		end(hook);
+	count_ending(runtime, -1);
 	lunatik_hook_put(hook);
 }
 
@@ -145,7 +167,10 @@ void lunatik_hook_cancel(struct lunatik_hook *hook)
 }
 EXPORT_SYMBOL_GPL(lunatik_hook_cancel);
 
-/* End all hooks, the youngest first, and let none be added any more. */
+/*
+ * End all hooks, the youngest first, and let none be added any more. Those that
+ * the script has cancelled are out of the kernel by then as well.
+ */
 void lunatik_hooks_stop(struct lunatik_runtime *runtime)
 {
 	struct lunatik_hook *hook;
@@ -160,9 +185,10 @@ void lunatik_hooks_stop(struct lunatik_runtime *runtime)
 		}
 		mutex_unlock(&runtime->hooks_lock);
 		if (!hook)
-			return;
+			break;
 		end(hook);
 	}
+	wait_event(runtime->unlocked, none_ending(runtime));
 }
 
 /* "netfilter netfilter thread"; returns the length, cut to @size - 1. */

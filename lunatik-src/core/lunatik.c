@@ -225,7 +225,8 @@ static int runtime_resume(lua_State *L)
 
 	/* What holds of this task's locks holds of the nested entry as well. */
 	ret = lunatik_resume(runtime, resume_body, transfer, &error,
-			     lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_USUAL);
+			     lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_USUAL,
+			     lunatik_maysleep(L) ? self : NULL);
 	keep_error(transfer, error.text);
 	if (ret < 0)
 		clear_values(transfer, LUNATIK_VALUES);
@@ -409,6 +410,7 @@ static int new_runtime(lua_State *L)
 	if (IS_ERR(runtime))
 		return create_failed(L, script, PTR_ERR(runtime));
 	holder->runtime = runtime;
+	runtime->outer = self;
 
 	ret = lunatik_load(runtime, &error, lunatik_hurried(L) ? LUNATIK_HURRIED : LUNATIK_PATIENT);
 	keep_error(transfer, error.text);

@@ -76,9 +76,18 @@ void lunatik_put(struct lunatik_runtime *runtime)
 }
 EXPORT_SYMBOL_GPL(lunatik_put);
 
+/* It, or one that the task inside is in as well. By that task. */
+bool lunatik_ending(const struct lunatik_runtime *runtime)
+{
+	for (; runtime; runtime = runtime->outer)
+		if (READ_ONCE(runtime->stop_requested))
+			return true;
+	return false;
+}
+
 bool lunatik_stopping(lua_State *L)
 {
-	return READ_ONCE(lunatik_toruntime(L)->stop_requested);
+	return lunatik_ending(lunatik_toruntime(L));
 }
 EXPORT_SYMBOL_GPL(lunatik_stopping);
 

@@ -370,6 +370,48 @@ def test_what_stopped_runtimes_left_counts(machine: Machine) -> None:
     assert 8 < int(machine.lua(fill)) < 16
 
 
+#: Sleeps for ever, in pieces that no signal but a deadly one cuts short.
+SLEEPS = """
+local linux = require("linux")
+local function sleep() while true do linux.schedule(100, linux.task.UNINTERRUPTIBLE) end end
+"""
+
+NESTED = {
+    "resumes": ("return sleep", 'local r = lunatik.runtime("inner") r:resume()'),
+    "loads": ("sleep()", 'lunatik.runtime("inner")'),
+}
+
+
+@pytest.mark.parametrize("nested", NESTED)
+def test_who_is_inside_of_another_one_is_stopped(machine: Machine, nested: str) -> None:
+    inner, outer = NESTED[nested]
+    machine.copy_to((SLEEPS + inner).encode(), "/lib/modules/lua/inner.lua")
+    machine.copy_to(
+        f'local lunatik = require("lunatik") return function() {outer} end'.encode(),
+        "/lib/modules/lua/outer.lua",
+    )
+    machine.succeed("lunatik spawn outer")
+    machine.wait_until_succeeds("lunatik list | grep inner")
+    machine.succeed("lunatik stop outer")
+    machine.wait_until_succeeds('test -z "$(lunatik list)"')
+
+
+def test_who_was_inside_of_a_stopped_one_sleeps_on(machine: Machine) -> None:
+    machine.copy_to((SLEEPS + "sleep()").encode(), "/lib/modules/lua/inner.lua")
+    machine.copy_to(
+        b"""
+        pcall(require("lunatik").runtime, "inner")
+        return require("linux").schedule(500)
+        """,
+        "/tmp/chunk",
+    )
+    machine.succeed('lunatik -e "$(cat /tmp/chunk)" >/tmp/left 2>&1 &')
+    machine.wait_until_succeeds("lunatik list | grep inner")
+    machine.succeed("lunatik stop inner")
+    machine.wait_until_succeeds("test -s /tmp/left")
+    assert machine.succeed("cat /tmp/left").strip() == "0"
+
+
 def test_hooks_are_not_too_many_to_end(machine: Machine) -> None:
     """Those of a CPU's runtime end by a grace period each."""
     machine.copy_to(
