@@ -368,14 +368,21 @@ def test_half_a_registration_leaves_nothing_behind(machine: Machine) -> None:
     """The kernel takes 1024 hooks of a position; an inet hook is one of IPv4 and one of IPv6."""
     wire(machine, ROUTED)
     machine.succeed("nice -n 19 python3 /tmp/clients.py flood a 10.1.0.1 5 >/tmp/sent &")
+    full = (
+        PORT
+        + """
+        local six = {hook = function() return ACCEPT end, pf = nf.proto.IPV6,
+                     hooknum = nf.inet.LOCAL_IN}
+        for _ = 1, 512 do netfilter.register(six) end"""
+    )
+    for name in ("one", "two"):  # as many as each may have
+        run(machine, full, name=name)
     run(
         machine,
         PORT
         + """
         local function pass() return ACCEPT end
-        local six = {hook = pass, pf = nf.proto.IPV6, hooknum = nf.inet.LOCAL_IN}
         local both = {hook = pass, pf = nf.proto.INET, hooknum = nf.inet.LOCAL_IN}
-        for _ = 1, 1024 do netfilter.register(six) end
         local refused = 0
         for _ = 1, 20 do
             local ok, why = pcall(netfilter.register, both)
