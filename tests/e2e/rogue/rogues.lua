@@ -806,7 +806,7 @@ while true do pcall(table.create, 230000) end
 --- ephemerons_in_zigzag: budget|fine
 collectgarbage("stop")
 local count = 12000
-local t = setmetatable(table.create(0, 16384), {__mode = "k"})
+local t = table.create(0, 16384)
 for _ = 1, count do t[function() end] = true end
 local keys = table.create(count)
 for key in next, t do keys[#keys + 1] = key end
@@ -826,6 +826,7 @@ end
 t[last] = true
 chain = t
 ---
+setmetatable(chain, {__mode = "k"})
 collectgarbage()
 
 --- weak_mode_of_any_length: budget|fine
@@ -920,9 +921,9 @@ while true do local _ = chain[deepest] end
 --- finalizers_of_the_library: budget
 collectgarbage("stop")
 warn("@off")
-local meta = {__name = ("x"):rep(1 << 10):rep(1500), __gc = tostring}
+local meta = {__name = ("x"):rep(1 << 10):rep(2500), __gc = tostring}
 kept = {}
-for i = 1, 20000 do kept[i] = setmetatable({}, meta) end
+for i = 1, 5000 do kept[i] = setmetatable({}, meta) end
 ---
 kept = nil
 collectgarbage("generational")
@@ -930,9 +931,9 @@ collectgarbage("generational")
 --- finalizers_of_the_library_at_the_end: budget
 collectgarbage("stop")
 warn("@off")
-local meta = {__name = ("x"):rep(1 << 10):rep(1500), __gc = tostring}
+local meta = {__name = ("x"):rep(1 << 10):rep(2500), __gc = tostring}
 kept = {}
-for i = 1, 20000 do kept[i] = setmetatable({}, meta) end
+for i = 1, 5000 do kept[i] = setmetatable({}, meta) end
 ---
 while true do end
 
@@ -960,9 +961,91 @@ for _, finalizer in ipairs{coroutine.resume, coroutine.close} do
 			assert((type(info.activelines) == "table") == (options:find("L") ~= nil))
 		end
 	end
+	for _, options in ipairs{"L>f", "L>", "LL>S", "L>n"} do
+		local ok, why = pcall(ask, debug.getinfo, print, 1, options)
+		assert(not ok and why:find("invalid option"), why)
+	end
 	local text = ask(debug.traceback, finalizer, nil, 1)
 	assert(text:find("^stack traceback:"), text)
 end
+
+--- gmatch_step_in_a_finalizer: fine
+collectgarbage("incremental")
+collectgarbage("param", "pause", 0)
+collectgarbage("param", "stepmul", 0)
+local step, ended
+local meta = {__gc = function() ended = true coroutine.wrap(function() step() end)() end}
+local function take() setmetatable({}, meta) return step() end
+for _ = 1, 12 do
+	if ended then break end
+	step = ("abcdefghijklmnopqrstuvwxyz"):rep(10):gmatch(("(.)"):rep(26))
+	local co = coroutine.create(function() return table.pack(take()) end)
+	local ok, got = coroutine.resume(co)
+	assert(ok and got.n == 26 and table.concat(got) == "abcdefghijklmnopqrstuvwxyz")
+end
+assert(ended)
+
+--- weak_array_that_shrinks: fine|memory
+collectgarbage("stop")
+local kilobyte, hog = ("x"):rep(1024), table.create(256)
+local function fill(n) while true do hog[#hog + 1] = kilobyte:rep(n) end end
+local t, kept = setmetatable(table.create(1024), {__mode = "v"}), table.create(4)
+for i = 1, 300 do t[i] = i end
+for i = 1, 4 do
+	kept[i] = table.create(512)
+	t[1000 + i] = kept[i]
+end
+for _, n in ipairs{16, 4, 2, 1} do pcall(fill, n) end
+kept = nil
+t[5000] = true -- its array shrinks to 512, and takes a collection to do so
+hog = nil
+for i = 1, 4 do assert(t[1000 + i] == nil) end
+
+--- resume_that_finds_no_memory: fine|memory / fine|memory|budget
+local resume, main = coroutine.resume, coroutine.running()
+local kilobyte, hog, slots, n = ("x"):rep(1024), nil, nil, 0
+local function large() while true do hog = {hog, kilobyte:rep(4)} end end
+local function small() while true do hog = {hog} end end
+local function least() while true do slots[n + 1] = "~" .. n n = n + 1 end end
+local function fill()
+	hog, slots, n = nil, table.create(1024), 0
+	pcall(large)
+	for _ = 1, 4 do pcall(small) end
+	for _ = 1, 4 do pcall(least) end
+end
+local function free() hog, slots = nil, nil collectgarbage() end
+local co = coroutine.create(function() fill() resume(main) end)
+local function again() fill() return resume(co) end
+pcall(resume, co)
+free()
+assert(coroutine.status(co) == "dead", "left behind")
+pcall(again)
+
+--- name_of_a_type_that_goes: fine / fine|budget
+collectgarbage("incremental")
+collectgarbage("param", "pause", 0)
+collectgarbage("param", "stepmul", 0)
+local meta, ended = {}, 0
+local o = setmetatable({}, meta)
+local function finalizer()
+	meta.__name = nil
+	ended = ended + 1
+	pcall(table.create, 480000) -- fails, after a collection
+end
+local function drop() setmetatable({}, {__gc = finalizer}) end
+local function wipe() local _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _ end
+local function name() meta.__name = ("n"):rep(1 << 9):rep(20) end
+for _, wrong in ipairs{
+	function() drop() wipe() return o + 1 end,
+	function() drop() wipe() return o < o end,
+	function() drop() wipe() for _ = 1, o do end end,
+} do
+	name()
+	wipe()
+	local ok, message = pcall(wrong)
+	assert(not ok and message:find(("n"):rep(512):rep(20), 1, true), message)
+end
+assert(ended > 0)
 
 --- debug_function_of_a_library: fine
 local seen = {}
