@@ -80,12 +80,10 @@ gfp_t lunatik_gfp(lua_State *L)
 }
 EXPORT_SYMBOL_GPL(lunatik_gfp);
 
-/* So is who is to leave a runtime that the task is in, see lunatik_interrupt(). */
 static bool settled(struct lunatik_runtime *runtime, bool *locked)
 {
 	*locked = mutex_trylock(&runtime->mutex);
-	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED ||
-	       test_thread_flag(TIF_NOTIFY_SIGNAL);
+	return *locked || READ_ONCE(runtime->state) > LUNATIK_ARMED;
 }
 
 /*
@@ -108,10 +106,8 @@ static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik
 
 	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
 					   patience);
-	if (left > 0 && locked)
-		return 0;
 	if (left > 0)
-		return READ_ONCE(runtime->state) > LUNATIK_ARMED ? -ESHUTDOWN : -EINTR;
+		return locked ? 0 : -ESHUTDOWN;
 	if (!left && patience == LUNATIK_HURRY)
 		WRITE_ONCE(hurried_in_vain, jiffies);
 	return left ? -EINTR : -EBUSY;

@@ -62,19 +62,9 @@ static void end(struct lunatik_hook *hook)
 static void count_ending(struct lunatik_runtime *runtime, int more)
 {
 	mutex_lock(&runtime->hooks_lock);
-	runtime->hooks_ending += more;
+	WRITE_ONCE(runtime->hooks_ending, runtime->hooks_ending + more);
 	mutex_unlock(&runtime->hooks_lock);
 	wake_up_all(&runtime->unlocked);
-}
-
-static bool none_ending(struct lunatik_runtime *runtime)
-{
-	bool none;
-
-	mutex_lock(&runtime->hooks_lock);
-	none = !runtime->hooks_ending;
-	mutex_unlock(&runtime->hooks_lock);
-	return none;
 }
 
 /* A work: process context, nothing held; the runtime may be running. */
@@ -188,7 +178,7 @@ void lunatik_hooks_stop(struct lunatik_runtime *runtime)
 			break;
 		end(hook);
 	}
-	wait_event(runtime->unlocked, none_ending(runtime));
+	wait_event(runtime->unlocked, !READ_ONCE(runtime->hooks_ending));
 }
 
 /* "netfilter netfilter thread"; returns the length, cut to @size - 1. */

@@ -935,24 +935,34 @@ static bool ipv4_is_unicast(const struct nf_hook_state *state, __be32 address)
 	       address_type(state, address) != RTN_BROADCAST;
 }
 
-static bool ipv6_is_local(struct net *net, const struct in6_addr *address)
+/* An address of another link, or of another VRF, is a stranger's here. */
+static bool ipv6_is_local(const struct nf_hook_state *state, const struct in6_addr *address)
 {
 #if IS_REACHABLE(CONFIG_NF_REJECT_IPV6)
-	return ipv6_addr_loopback(address) || ipv6_chk_addr(net, address, NULL, 0);
+	return ipv6_addr_loopback(address) || ipv6_chk_addr(state->net, address, state->in, 0);
 #else
 	return false;
 #endif
 }
 
-/* Does it come over a wire and say that this machine has sent it? */
-static bool is_forged(const struct nf_hook_state *state, const struct datagram *datagram)
+/* A VRF has the packets of its devices come in once more, as its own. */
+static bool is_from_here(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	const struct net_device *in = state->in;
+	int first = state->pf == NFPROTO_IPV4 ? IPCB(skb)->iif : IP6CB(skb)->iif;
 
-	if (!in || in->flags & IFF_LOOPBACK || netif_is_l3_master(in))
+	return state->in->flags & IFF_LOOPBACK ||
+	       (netif_is_l3_master(state->in) && first == state->in->ifindex);
+}
+
+/* Does it come over a wire and say that this machine has sent it? */
+static bool is_forged(const struct packet *packet, const struct datagram *datagram)
+{
+	const struct nf_hook_state *state = packet->lending->state;
+
+	if (!state->in || is_from_here(packet->skb, state))
 		return false;
 	if (datagram->ip6)
-		return ipv6_is_local(state->net, &datagram->ip6->saddr);
+		return ipv6_is_local(state, &datagram->ip6->saddr);
 	return ipv4_is_loopback(datagram->ip->saddr) ||
 	       address_type(state, datagram->ip->saddr) == RTN_LOCAL;
 }
@@ -1040,7 +1050,7 @@ static int packet_reply(lua_State *L)
 		lunatik_throw(L, EMSGSIZE);
 	sending_check(L, lending);
 	lunatik_try(L, datagram_read(packet->skb, lending->state->pf, &datagram));
-	if (!datagram_unicast(packet, &datagram) || is_forged(lending->state, &datagram))
+	if (!datagram_unicast(packet, &datagram) || is_forged(packet, &datagram))
 		lunatik_throw(L, EADDRNOTAVAIL);
 	lunatik_charge(L, length / 16);
 
