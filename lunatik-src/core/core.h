@@ -137,10 +137,10 @@ struct lunatik_runtime {
 	struct task_struct *owner;
 	char reason[160];	/* why it is BROKEN */
 
-	struct mutex hooks_lock;	/* guards the next four */
+	struct mutex hooks_lock;	/* guards the next two and hooks_closed */
 	struct list_head hooks;
 	unsigned int hooks_count;
-	unsigned int hooks_ending;	/* off the list, and not yet out of the kernel */
+	atomic_t hooks_ending;	/* works at it; counted before it is off the list */
 	bool hooks_closed;		/* no hook may be added */
 
 	struct work_struct stop_work;

@@ -58,25 +58,18 @@ static void end(struct lunatik_hook *hook)
 	lunatik_hook_put(hook);
 }
 
-/* Whoever stops the runtime waits for it from now on, or has it ended by then. */
-static void count_ending(struct lunatik_runtime *runtime, int more)
-{
-	mutex_lock(&runtime->hooks_lock);
-	WRITE_ONCE(runtime->hooks_ending, runtime->hooks_ending + more);
-	mutex_unlock(&runtime->hooks_lock);
-	wake_up_all(&runtime->unlocked);
-}
-
 /* A work: process context, nothing held; the runtime may be running. */
 static void end_work(struct work_struct *work)
 {
 	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
 	struct lunatik_runtime *runtime = hook->runtime;
 
-	count_ending(runtime, 1);
+	/* Who stops the runtime finds it on the list, or has seen this. */
+	atomic_inc(&runtime->hooks_ending);
 	if (take_off(hook))
 		end(hook);
-	count_ending(runtime, -1);
+	if (atomic_dec_and_test(&runtime->hooks_ending))
+		wake_up_all(&runtime->unlocked);
 	lunatik_hook_put(hook);
 }
 
@@ -178,7 +171,7 @@ void lunatik_hooks_stop(struct lunatik_runtime *runtime)
 			break;
 		end(hook);
 	}
-	wait_event(runtime->unlocked, !READ_ONCE(runtime->hooks_ending));
+	wait_event(runtime->unlocked, !atomic_read(&runtime->hooks_ending));
 }
 
 /* "netfilter netfilter thread"; returns the length, cut to @size - 1. */

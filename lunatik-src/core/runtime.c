@@ -9,12 +9,14 @@
  * A runtime that breaks a cap loses its Lua state, and with it its memory, but
  * keeps its hooks, which do their fallback until somebody stops it.
  */
+#include <linux/cpumask.h>
 #include <linux/export.h>
 #include <linux/ratelimit.h>
 #include <linux/jiffies.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/timer.h>
 
 #include "core.h"
 
@@ -52,6 +54,15 @@ int lunatik_cpu(const struct lunatik_runtime *runtime)
 	return runtime->cpu;
 }
 EXPORT_SYMBOL_GPL(lunatik_cpu);
+
+void lunatik_add_timer(const struct lunatik_runtime *runtime, struct timer_list *timer)
+{
+	if (runtime->cpu < 0 || !cpu_online(runtime->cpu))
+		add_timer(timer);
+	else
+		add_timer_on(timer, runtime->cpu);
+}
+EXPORT_SYMBOL_GPL(lunatik_add_timer);
 
 static void runtime_free(struct kref *kref)
 {

@@ -76,6 +76,13 @@ const char *lunatik_name(const struct lunatik_runtime *runtime);
 /* The CPU whose events a per-CPU runtime serves; -1 when it serves all. */
 int lunatik_cpu(const struct lunatik_runtime *runtime);
 
+/*
+ * Arm a timer that is not pending, for its @expires, on the CPU of @runtime, as
+ * long as that is online: on another CPU the runtime of one does not answer, and
+ * what a CPU that goes offline leaves to others comes back by this. Any context.
+ */
+void lunatik_add_timer(const struct lunatik_runtime *runtime, struct timer_list *timer);
+
 /* Keep the memory of @runtime (not its life); any context. */
 struct lunatik_runtime *lunatik_get(struct lunatik_runtime *runtime);
 void lunatik_put(struct lunatik_runtime *runtime);

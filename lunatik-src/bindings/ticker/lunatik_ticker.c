@@ -5,7 +5,6 @@
  * The worked example of docs/c-api.md: a library, a class of objects and a
  * hook, in as few lines as are right.
  */
-#include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/timer.h>
@@ -36,19 +35,11 @@ static int ticker_call(lua_State *L, void *arg)
 	return 0;
 }
 
-/*
- * Not pending. On another CPU the runtime of one would never answer: what a CPU
- * that went offline has left to others comes back when it does.
- */
+/* Not pending. */
 static void ticker_arm(struct ticker *ticker)
 {
-	int cpu = lunatik_cpu(ticker->hook.runtime);
-
 	ticker->timer.expires = jiffies + ticker->period;
-	if (cpu < 0 || !cpu_online(cpu))
-		add_timer(&ticker->timer);
-	else
-		add_timer_on(&ticker->timer, cpu);
+	lunatik_add_timer(ticker->hook.runtime, &ticker->timer);
 }
 
 /* Softirq. Whatever came of it, a ticker's fallback is the next tick. */

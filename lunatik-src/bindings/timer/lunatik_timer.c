@@ -6,7 +6,6 @@
  * it likes: from its own callback, from a packet's. What a hook cannot do is
  * wait; a timer is how it comes back to something.
  */
-#include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
@@ -36,18 +35,12 @@ static int timer_call(lua_State *L, void *arg)
 	return 0;
 }
 
-/* On the CPU of its runtime, for on another that would never answer. */
 static void timer_arm(struct timer *timer, unsigned long expires)
 {
-	int cpu = lunatik_cpu(timer->hook.runtime);
-
 	lockdep_assert_held(&timer->lock);
 
 	timer->list.expires = expires;
-	if (cpu < 0 || !cpu_online(cpu))
-		add_timer(&timer->list);
-	else
-		add_timer_on(&timer->list, cpu);
+	lunatik_add_timer(timer->hook.runtime, &timer->list);
 }
 
 /* Its CPU went offline and left it to this one: it expires when that is back. */
