@@ -135,3 +135,9 @@ def bring(machine: Machine, packets: list[bytes]) -> None:
     """Have packets to the router in /tmp/frames, and /tmp/replay.py to send them."""
     machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
     machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+
+
+def replay(machine: Machine, *packets: Packet) -> None:
+    """Send packets from a to the router, as they are."""
+    bring(machine, [bytes(packet) for packet in packets])
+    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")

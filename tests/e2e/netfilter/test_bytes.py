@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from frames import bring
+from frames import replay
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, PadN
-from scapy.packet import Packet, Raw
+from scapy.packet import Raw
 from wiring import ROUTED, SET16, flow, hook, wire
 
 from lab.vm.machine import Machine
@@ -280,12 +280,6 @@ def test_header_keeps_its_length(machine: Machine, place: str) -> None:
         "dmesg | grep 'around.*false.*EOPNOTSUPP'",
         "dmesg | grep 'as it was.*true'",
     )
-
-
-def replay(machine: Machine, *packets: Packet) -> None:
-    """Send packets from a to the router, as they are."""
-    bring(machine, [bytes(packet) for packet in packets])
-    machine.succeed("python3 /tmp/replay.py /tmp/frames a va")
 
 
 @pytest.mark.parametrize("place", ["PRE_ROUTING", "LOCAL_IN", "FORWARD"])

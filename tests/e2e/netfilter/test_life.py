@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from counters import counters
 from forgets import FORGETS
+from rtnl import start_under_rtnl
 from wiring import HOOK, PORT, ROUTED, flow, hook, run, wire
 
 from lab.vm.machine import Machine
@@ -24,23 +25,10 @@ def test_hook_belongs_to_the_namespace_that_ran_it(machine: Machine) -> None:
 
 def test_no_device_is_looked_up_where_all_the_kernel_waits(machine: Machine) -> None:
     """Looking for it wants RTNL, which whoever calls a notifier holds."""
-    for module in ("lunatik_netfilter", "lunatik_constants"):
-        machine.module(module)  # there it is found, not loaded
     inner = HOOK.format(
         body="return ACCEPT", pf="NETDEV", hook="netdev.INGRESS", options="dev='lo'"
     )
-    machine.copy_to(inner.encode(), "/lib/modules/lua/inner.lua")
-    machine.copy_to(
-        b"""
-        local lunatik = require("lunatik")
-        require("notifier").netdevice(function(event, name)
-            if name == "dummy7" then print(pcall(lunatik.runtime, "inner", "softirq")) end
-        end)
-        """,
-        "/lib/modules/lua/outer.lua",
-    )
-    machine.succeed("lunatik run outer")
-    machine.succeed("ip link add dummy7 type dummy", timeout=10)
+    start_under_rtnl(machine, inner, "lunatik_netfilter")
     machine.succeed("dmesg | grep 'netfilter.register: not where all the kernel waits'")
 
 

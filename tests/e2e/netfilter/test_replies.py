@@ -6,6 +6,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from frames import replay
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 from wiring import BRIDGED, PORT, REFUSALS, ROUTED, flow, hook, refusals, run, tally, wire
 
 from lab.vm.machine import Machine
@@ -22,56 +26,44 @@ STAMPED = (
 
 #: A datagram to all of a wire, by each kind of address there is for that.
 MANY = """
-import socket, struct
+import socket
 
 four, six = (socket.socket(family, socket.SOCK_DGRAM) for family in (2, 10))
 four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 for address in ("224.0.0.1", "255.255.255.255", "10.1.0.255"):
     four.sendto(b"lab", (address, 9999))
 six.sendto(b"lab", ("ff02::1%va", 9999))
-
-# From the router's subnets, and from itself: of the latter none gets past routing.
-raw = socket.socket(2, socket.SOCK_RAW, socket.IPPROTO_RAW)
-udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
-for source in ("10.1.0.255", "10.2.0.255", "127.0.0.1", "10.1.0.1"):
-    ends = map(socket.inet_aton, (source, "10.1.0.1"))
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, *ends)
-    raw.sendto(ip + udp, ("10.1.0.1", 0))
 """
 
 
-#: A frame to the router, which is to come from the router.
-OURS = """
-import socket, struct, sys
+#: What they send to the router, or to b, under whatever name.
+DATAGRAM = UDP(sport=9999, dport=9999) / Raw(b"lab")
 
-there = bytes.fromhex(sys.argv[1].replace(":", ""))
-ends = socket.inet_pton(10, "fd01::1") * 2
-udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
-words = struct.unpack("!26H", ends + struct.pack("!IxxxB", len(udp), 17) + udp + b"\\0")
-total = sum(words)
-total = (total & 0xffff) + (total >> 16)
-udp = udp[:6] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + udp[8:]
-ip = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + ends
-link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-link.bind(("va", 0))
-link.send(there + bytes(6) + b"\\x86\\xdd" + ip + udp)
-"""
+#: From the router's subnets, and from itself: of the latter none gets past routing.
+FORGED = ("10.1.0.255", "10.2.0.255", "127.0.0.1", "10.1.0.1")
 
-#: A datagram that comes in by a device without link headers and goes to b.
+#: Brings a packet in by a device without link headers.
 TUNNEL = """
-import fcntl, os, socket, struct, subprocess
+import fcntl, os, struct, subprocess, sys
 
 tun = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", b"tun7", 0x1001))  # without more headers
 for words in ("address add 10.7.0.1/24 dev tun7", "link set tun7 up"):
     subprocess.run(["ip", *words.split()], check=True)
-udp = struct.pack("!4H", 9999, 9999, 11, 0) + b"lab"
-ends = socket.inet_aton("10.7.0.2") + socket.inet_aton("10.2.0.2")
-ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + ends
-total = sum(struct.unpack("!10H", ip))
-total = (total & 0xffff) + (total >> 16)
-os.write(tun, ip[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + ip[12:] + udp)
+os.write(tun, bytes.fromhex(sys.argv[1]))
 """
+
+MASQUERADE = (
+    "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
+    "add rule ip t post oifname rb masquerade'"
+)
+
+
+def send_to_many(machine: Machine) -> None:
+    """Datagrams for more than one, and some that say that they come from such or from here."""
+    machine.copy_to(MANY.encode(), "/tmp/many.py")
+    machine.succeed("ip netns exec a python3 /tmp/many.py")
+    replay(machine, *(IP(src=source, dst="10.1.0.1") / DATAGRAM for source in FORGED))
 
 
 def client(machine: Machine, *words: object) -> str:
@@ -162,8 +154,7 @@ def test_datagrams_for_many_have_no_reply(machine: Machine, position: str, seen:
         end
         return ACCEPT""",
     )
-    machine.copy_to(MANY.encode(), "/tmp/many.py")
-    machine.succeed("ip netns exec a python3 /tmp/many.py")
+    send_to_many(machine)
     refused = "dmesg | grep -c 'reply.*false.*EADDRNOTAVAIL'"
     machine.wait_until_succeeds(f"test $({refused}) = {seen}")
     machine.succeed("! dmesg | grep 'reply.*true'")
@@ -176,9 +167,7 @@ def test_datagrams_that_claim_to_be_ours_have_no_reply(machine: Machine) -> None
     """Else the answer would be the next question, without an end."""
     wire(machine, ROUTED)
     hook(machine, "INET", "inet.LOCAL_IN", "if port(skb) then print('asked') end " + ECHO)
-    machine.copy_to(OURS.encode(), "/tmp/ours.py")
-    there = machine.succeed("cat /sys/class/net/ra/address").strip()
-    machine.succeed(f"ip netns exec a python3 /tmp/ours.py {there}")
+    replay(machine, IPv6(src="fd01::1", dst="fd01::1") / DATAGRAM)
     machine.wait_until_succeeds("dmesg | grep 'hook: asked'")
     assert client(machine, "ask", "a", "10.1.0.1", 9999, "lab") == "here"
     assert machine.succeed("dmesg | grep -c 'hook: asked'").strip() == "2"
@@ -205,8 +194,7 @@ def test_reply_stays_in_its_vrf(machine: Machine) -> None:
         "inet.PRE_ROUTING",
         f"if port(skb) == 9999 then {refused} end return ACCEPT",
     )
-    machine.copy_to(MANY.encode(), "/tmp/many.py")
-    machine.succeed("ip netns exec a python3 /tmp/many.py")
+    send_to_many(machine)
     machine.wait_until_succeeds("dmesg | grep 'reply.*false.*EADDRNOTAVAIL'")
     assert machine.succeed("dmesg | grep -c 'reply.*true'").strip() == "1"
 
@@ -223,10 +211,7 @@ def test_reply_goes_by_the_policies_of_ipsec(machine: Machine) -> None:
 
 def test_reply_leaves_a_new_connection_its_translation(machine: Machine) -> None:
     wire(machine, ROUTED)
-    machine.succeed(
-        "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
-        "add rule ip t post oifname rb masquerade'",
-    )
+    machine.succeed(MASQUERADE)
     hook(
         machine,
         "INET",
@@ -252,7 +237,8 @@ def test_packet_without_a_link_header_is_not_sent_to_a_link(machine: Machine) ->
         "if port(skb) == 9999 then print('sent', pcall(skb.forward, skb)) end return ACCEPT",
     )
     machine.copy_to(TUNNEL.encode(), "/tmp/tunnel.py")
-    machine.succeed("python3 /tmp/tunnel.py")
+    packet = bytes(IP(src="10.7.0.2", dst="10.2.0.2") / DATAGRAM)
+    machine.succeed(f"python3 /tmp/tunnel.py {packet.hex()}")
     machine.wait_until_succeeds("dmesg | grep 'sent.*false.*EINVAL'")
 
 
@@ -260,8 +246,7 @@ def test_connection_of_a_packet(machine: Machine) -> None:
     wire(machine, ROUTED)
     machine.succeed(
         "sysctl -qw net.netfilter.nf_conntrack_acct=1",
-        "nft 'add table ip t; add chain ip t post { type nat hook postrouting priority 100; }; "
-        "add rule ip t post oifname rb masquerade'",
+        MASQUERADE,
     )
     run(
         machine,

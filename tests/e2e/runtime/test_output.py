@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from counters import uptime
 
 from lab.vm.machine import Machine
 
@@ -19,11 +20,6 @@ end
 ALLOWED = 8 << 10
 
 SAID = "dmesg | grep -c ': xxx' || true"
-
-
-def uptime(machine: Machine) -> float:
-    """Seconds since the guest's start."""
-    return float(machine.succeed("cut -d' ' -f1 /proc/uptime"))
 
 
 @pytest.mark.fresh

@@ -8,6 +8,7 @@ from counters import counters
 from forgets import FORGETS
 from meanwhile import BUSY, RESOLUTION, UNLIMITED, meanwhile
 from orders import TYPE, frame
+from rtnl import start_under_rtnl
 from twins import HERE, MOUNT_BPFFS, WIRE, XDP, packed, run
 
 from lab.testing.fixtures import KernelInfo
@@ -140,21 +141,7 @@ def test_error_is_told_once_and_counted_each_time(node: Machine, mode: str, send
 
 def test_nothing_is_attached_where_all_the_kernel_waits(node: Machine) -> None:
     """Attaching wants RTNL, which whoever calls a notifier holds."""
-    for module in ("lunatik_xdp", "lunatik_constants"):
-        node.module(module)  # there it is found, not loaded
-    script(node, DROP_ICMP.format(mode="generic"), "inner")
-    script(
-        node,
-        """
-        local lunatik = require("lunatik")
-        require("notifier").netdevice(function(event, name)
-            if name == "dummy7" then print(pcall(lunatik.runtime, "inner", "softirq")) end
-        end)
-        """,
-        "outer",
-    )
-    node.succeed("lunatik run outer")
-    node.succeed("ip link add dummy7 type dummy", timeout=10)
+    start_under_rtnl(node, DROP_ICMP.format(mode="generic"), "lunatik_xdp")
     node.succeed("dmesg | grep 'xdp.attach: not where all the kernel waits'", "reach")
 
 
