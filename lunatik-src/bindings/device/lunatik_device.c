@@ -58,20 +58,31 @@ struct operation {
 	ssize_t result;
 };
 
-/* Push the function and the table; false if there is no such function. */
-static bool push_callback(lua_State *L, struct operation *operation)
+/* Push the table; false if it is gone. */
+static bool push_driver(lua_State *L, struct operation *operation)
 {
 	if (operation->device->driver == LUA_NOREF) {
 		operation->result = -ENODEV;
 		return false;
 	}
 	lunatik_pushref(L, operation->device->driver);
+	return true;
+}
+
+/* Put its function below the table on top; false if there is no such function. */
+static bool find_callback(lua_State *L, struct operation *operation)
+{
 	if (lua_getfield(L, -1, operation->name) == LUA_TNIL) {
 		operation->result = operation->optional ? 0 : -ENXIO;
 		return false;
 	}
 	lua_insert(L, -2);
 	return true;
+}
+
+static bool push_callback(lua_State *L, struct operation *operation)
+{
+	return push_driver(L, operation) && find_callback(L, operation);
 }
 
 static void driver_drop(lua_State *L, struct luadevice *device)
@@ -114,10 +125,11 @@ static int do_forget(lua_State *L, void *arg)
 static int do_release(lua_State *L, void *arg)
 {
 	struct operation *operation = arg;
-	bool found = push_callback(L, operation);
+	bool there = push_driver(L, operation);
 
+	/* First: to look for the function may be an error. */
 	file_forget(L, operation->device);
-	if (found)
+	if (there && find_callback(L, operation))
 		lua_call(L, 1, 0);
 	return 0;
 }

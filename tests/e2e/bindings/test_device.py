@@ -74,6 +74,28 @@ def test_a_file_outlives_the_stop_of_its_device(machine: Machine) -> None:
     )
 
 
+def test_a_release_that_cannot_be_looked_up(machine: Machine) -> None:
+    """The file is forgotten all the same: its table goes with the stopped device."""
+    script = b"""
+    local device = require("device")
+    local kept = setmetatable({}, {__mode = "k"})
+    local driver = setmetatable({name = "once", read = function() return "x" end}, {
+        __index = function(_, name) if name == "release" then error("no release") end end,
+    })
+    kept[driver] = true
+    local one = device.new(driver)
+    driver = nil
+    device.new{name = "asks", read = function()
+        one:stop()
+        collectgarbage()
+        return next(kept) and "kept" or "gone", 0
+    end}
+    """
+    machine.copy_to(script, "/lib/modules/lua/once.lua")
+    machine.succeed("lunatik run once", "head -c 1 < /dev/once", "dmesg | grep 'no release'")
+    assert machine.succeed("head -c 4 < /dev/asks") == "gone"
+
+
 def test_a_reader_does_not_choose_what_is_loaded(machine: Machine) -> None:
     """A callback may load a script first: not one that its caller has put in the place."""
     machine.succeed("mkdir /tmp/theirs")
