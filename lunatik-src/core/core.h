@@ -130,6 +130,7 @@ struct lunatik_runtime {
 	bool stop_queued;
 	enum lunatik_pace pace;	/* by its lock: of the task inside */
 	bool closing;		/* the Lua state is being closed, by who took it */
+	bool closed;		/* it is gone; released by who closed it */
 	/*
 	 * Who is inside, or loads it, and may sleep. Set without the lock,
 	 * cleared with it.
@@ -179,6 +180,7 @@ void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, con
 struct lunatik_error {
 	char *text;	/* kfree(); NULL: see @code */
 	int code;
+	u64 instructions;	/* added: what it took, failed or not */
 };
 
 int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
@@ -186,6 +188,7 @@ int lunatik_call(struct lunatik_runtime *runtime, lunatik_handler handler, void 
 int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
 		   struct lunatik_error *error, enum lunatik_pace pace,
 		   struct lunatik_runtime *outer);
+void lunatik_charge_nested(lua_State *L, u64 instructions);
 void lunatik_interrupt(struct lunatik_runtime *runtime);
 bool lunatik_ending(const struct lunatik_runtime *runtime);
 bool lunatik_in_process(struct lunatik_runtime *runtime);

@@ -132,7 +132,7 @@ void lunatik_own(struct lunatik_runtime *runtime)
 static noinline void calm(void)
 {
 	clear_thread_flag(TIF_NOTIFY_SIGNAL);
-	smp_mb__after_atomic();	/* the work is there before its flag */
+	smp_mb__after_atomic();	/* what it was set for is there before it */
 	if (task_work_pending(current))
 		set_thread_flag(TIF_NOTIFY_RESUME);
 }
@@ -143,8 +143,12 @@ void lunatik_disown(struct lunatik_runtime *runtime)
 	raw_spin_lock_irq(&runtime->state_lock);
 	WRITE_ONCE(runtime->owner, NULL);
 	raw_spin_unlock_irq(&runtime->state_lock);
-	if (READ_ONCE(runtime->stop_requested) && !lunatik_ending(runtime->outer))
+	if (READ_ONCE(runtime->stop_requested)) {
 		calm();
+		/* Who stops one of those says so first, and sets the flag then. */
+		if (lunatik_ending(runtime->outer))
+			set_thread_flag(TIF_NOTIFY_SIGNAL);
+	}
 	runtime->outer = NULL;
 }
 
@@ -530,6 +534,8 @@ static __always_inline int call(struct lunatik_runtime *runtime, lunatik_handler
 	status = lunatikvm_call(L, lunatik_budget(runtime), handler, arg, lunatik_traceback,
 				&result);
 	runtime->instructions += result.instructions;
+	if (error)
+		error->instructions += result.instructions;
 	if (unlikely(status != LUA_OK)) {
 		result.value = failed(runtime, L, status, error, hook);
 		lua_settop(L, 0);
@@ -631,6 +637,16 @@ static bool awaited(struct lunatik_runtime *runtime)
 {
 	return runtime->pace == LUNATIK_HURRIED || runtime->closing ||
 	       fatal_signal_pending(current) || lunatik_ending(runtime->outer);
+}
+
+/*
+ * A script calls another: what that takes has a budget of its own. But not where
+ * somebody waits for both: a loop of calls would have as many budgets.
+ */
+void lunatik_charge_nested(lua_State *L, u64 instructions)
+{
+	if (!lunatik_maysleep(L) || awaited(lunatik_toruntime(L)))
+		lunatikvm_charge(L, instructions);
 }
 
 /*

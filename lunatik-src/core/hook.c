@@ -58,11 +58,10 @@ static void end(struct lunatik_hook *hook)
 	lunatik_hook_put(hook);
 }
 
-/* A work: process context, nothing held; the runtime may be running. */
-static void end_work(struct work_struct *work)
+/* The caller has a reference to the hook, or to its runtime. */
+void lunatik_hook_end(struct lunatik_hook *hook)
 {
-	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
-	struct lunatik_runtime *runtime = hook->runtime;
+	struct lunatik_runtime *runtime = lunatik_get(hook->runtime);
 
 	/* Who stops the runtime finds it on the list, or has seen this. */
 	atomic_inc(&runtime->hooks_ending);
@@ -70,6 +69,16 @@ static void end_work(struct work_struct *work)
 		end(hook);
 	if (atomic_dec_and_test(&runtime->hooks_ending))
 		wake_up_all(&runtime->unlocked);
+	lunatik_put(runtime);
+}
+EXPORT_SYMBOL_GPL(lunatik_hook_end);
+
+/* A work: process context, nothing held; the runtime may be running. */
+static void end_work(struct work_struct *work)
+{
+	struct lunatik_hook *hook = container_of(work, struct lunatik_hook, work);
+
+	lunatik_hook_end(hook);
 	lunatik_hook_put(hook);
 }
 
@@ -134,13 +143,6 @@ void lunatik_hook_abort(struct lunatik_hook *hook)
 }
 EXPORT_SYMBOL_GPL(lunatik_hook_abort);
 
-void lunatik_hook_end(struct lunatik_hook *hook)
-{
-	if (take_off(hook))
-		end(hook);
-}
-EXPORT_SYMBOL_GPL(lunatik_hook_end);
-
 void lunatik_hook_cancel(struct lunatik_hook *hook)
 {
 	if (atomic_xchg(&hook->cancelled, 1))
@@ -152,7 +154,7 @@ EXPORT_SYMBOL_GPL(lunatik_hook_cancel);
 
 /*
  * End all hooks, the youngest first, and let none be added any more. Those that
- * the script has cancelled are out of the kernel by then as well.
+ * somebody else is ending are out of the kernel by then as well.
  */
 void lunatik_hooks_stop(struct lunatik_runtime *runtime)
 {

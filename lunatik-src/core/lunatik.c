@@ -234,6 +234,7 @@ static int runtime_resume(lua_State *L)
 		lunatik_slept(L);
 	else if (ret == -EBUSY)	/* it span for a millisecond */
 		lunatikvm_charge(L, self->caps.instructions / 16);
+	lunatik_charge_nested(L, error.instructions);
 	if (ret < 0) {
 		if (!transfer->error)
 			return lunatik_throw(L, ret);
@@ -419,6 +420,7 @@ static int new_runtime(lua_State *L)
 	else
 		lunatik_abandon(runtime);
 	lunatik_slept(L);
+	lunatik_charge_nested(L, error.instructions);
 	if (!ret)
 		return 1;
 

@@ -222,7 +222,7 @@ void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 		return;
 	if (atomic64_sub_and_test(size, &runtime->objects))
 		lunatik_uncount(runtime);
-	else if (unlikely(READ_ONCE(runtime->closing)) && !READ_ONCE(runtime->memory))
+	else if (unlikely(smp_load_acquire(&runtime->closed)))
 		lunatik_trim_grant(runtime);	/* it will not want that back */
 }
 EXPORT_SYMBOL_GPL(lunatik_unaccount);

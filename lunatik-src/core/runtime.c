@@ -57,10 +57,13 @@ EXPORT_SYMBOL_GPL(lunatik_cpu);
 
 void lunatik_add_timer(const struct lunatik_runtime *runtime, struct timer_list *timer)
 {
+	/* That CPU cannot go meanwhile: a wheel of one that is gone stands still. */
+	preempt_disable();
 	if (runtime->cpu < 0 || !cpu_online(runtime->cpu))
 		add_timer(timer);
 	else
 		add_timer_on(timer, runtime->cpu);
+	preempt_enable();
 }
 EXPORT_SYMBOL_GPL(lunatik_add_timer);
 
@@ -229,6 +232,7 @@ static void close_state(struct lunatik_runtime *runtime, lua_State *L)
 	lunatikvm_enter(L, lunatik_budget(runtime));
 	lua_close(L);
 	WARN_ON_ONCE(runtime->memory);
+	smp_store_release(&runtime->closed, true);	/* its memory stands */
 	lunatik_trim_grant(runtime);
 }
 

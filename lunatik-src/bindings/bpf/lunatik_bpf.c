@@ -350,8 +350,11 @@ static int table_next(lua_State *L)
 	ret = map->ops->map_get_next_key(map, key, room.bytes);
 	passed = local_clock() - began;
 	map_leave();
-	/* How many buckets it has looked at, nobody tells: 4 ns are a unit, about. */
-	lunatik_charge(L, passed / 4);
+	/*
+	 * How many buckets it has looked at, nobody tells: 4 ns are a unit, about.
+	 * Time that went to somebody else is no reason for more than there are.
+	 */
+	lunatik_charge(L, min_t(u64, passed / 4, 2ULL * map->max_entries));
 	if (ret != -ENOENT)
 		lunatik_try(L, ret);
 	return map_room_push(L, &room, !ret);

@@ -711,6 +711,9 @@ static int packet_resize(lua_State *L)
 	if (skb_tailroom(skb) < more)
 		lunatik_try(L, pskb_expand_head(skb, 0, more - skb_tailroom(skb),
 						lunatik_gfp(L)));
+	/* The allocator may have given more. */
+	if (packet->copy)
+		copy_account(L, packet->copy, skb->truesize);
 	skb_put_zero(skb, more);
 	return 0;
 }
