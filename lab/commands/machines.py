@@ -182,8 +182,10 @@ def execute(
     """
     import sys
 
+    from lab.progress import note
     from lab.vm.channel import AgentChannel
     from lab.vm.keep import attach
+    from lab.vm.machine import CUT
 
     with _lab_failures():
         machine = attach(_keep().get(node))
@@ -193,6 +195,9 @@ def execute(
     for stream, text in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
         stream.buffer.write(text)
         stream.flush()
+    if done.cut:
+        note(f"{node}: this is not all that it wrote, only {CUT} (lab get)")
+        raise typer.Exit(LAB_FAILED)
     raise typer.Exit(done.status)
 
 

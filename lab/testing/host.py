@@ -12,7 +12,7 @@ from pathlib import Path
 _TICK = 0.25
 #: A sleep that ends this much late (seconds) was a host that did not run us.
 LATE = 5.0
-#: Looks that are kept: a minute of them.
+#: Late ones that are remembered.
 _KEPT = 240
 
 
@@ -38,12 +38,17 @@ class HostWatch:
             before = time.monotonic()
             self._stop.wait(_TICK)
             now = time.monotonic()
-            self._late.append((now, now - before - _TICK))
+            self.note(now, now - before - _TICK)
+
+    def note(self, when: float, late: float) -> None:
+        """Remember a look at the clock (monotonic) if it came so late that it is to blame."""
+        if late > LATE:
+            self._late.append((when, late))
 
     def blame(self, *, since: float, pids: tuple[int, ...] = ()) -> str:
         """Why the host is to blame for a silence since then (monotonic), or ""."""
         worst = max((late for when, late in tuple(self._late) if when >= since), default=0.0)
-        if worst > LATE:
+        if worst:
             return f"the host did not run the lab itself for {worst:.0f} s"
         for pid in pids:
             if is_stopped(pid):

@@ -71,9 +71,13 @@ class Limit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._done.set()
-        self._thread.join()
-        signal.signal(signal.SIGALRM, self._before)  # type: ignore[arg-type]
+        try:
+            self._done.set()
+        finally:
+            # The alarm may come right here.
+            self._done.set()
+            self._thread.join()
+            signal.signal(signal.SIGALRM, self._before)  # type: ignore[arg-type]
         if self.passed and not isinstance(error, TestOverLimit):
             # Where in the test it happened is told by the wait that it cut short.
             over = TestOverLimit(self._text())
@@ -92,8 +96,8 @@ class Limit:
             self._expired()
         finally:
             # Its wait for a machine has ended with the machine; a loop of its
-            # own has not.
-            if not self._done.wait(_GRACE):
+            # own has not, and may try what has failed again and again.
+            while not self._done.wait(_GRACE):
                 signal.pthread_kill(self._main, signal.SIGALRM)
 
     def _raise(self, *_: int | FrameType | None) -> None:

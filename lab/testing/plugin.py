@@ -233,7 +233,7 @@ def _phase(
             _refuse_flaws(item)
         with limit:
             result = yield
-    except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
+    except (KeyboardInterrupt, pytest.exit.Exception):
         raise
     except BaseException as raised:
         error = raised

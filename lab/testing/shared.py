@@ -169,7 +169,7 @@ class SharedMachine:
             hung=(NAME,) if isinstance(error, (GuestSilent, CommandTimeout)) else (),
             # After a splat that a test has answered for, that is no news.
             unchecked=(NAME,) if found.unchecked and last.reusable(NAME) else (),
-            host_to_blame=self._owner.host.blame(since=began, pids=(machine.body.pid or 0,)),
+            hang_excused=self._owner.host.blame(since=began, pids=(machine.body.pid or 0,)),
         )
         self._charge(_BETWEEN, judge(error, sort_out(heard, ()), health, last=False), heard=heard)
 

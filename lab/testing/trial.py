@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,9 @@ from lab.watch.follow import MARK, Sighting, Watch
 #: Seconds (for a patience of 1) that a healthy guest needs at most to answer
 #: the question whether it still lives, and its answer to reach the console.
 _BARRIER = 10.0
+
+#: Where most tests are, which their directories' names do not repeat.
+_TESTS = "tests/e2e/"
 
 #: Characters of a test's id that its directory is called after.
 _NAME = 120
@@ -60,11 +63,13 @@ class _Guest:
     silent: bool = False
     judged: bool = False
     asked: bool = False
+    asked_at: float = 0.0
     lost: LabError | None = None
     ended: bool = False
     taint: int = 0
     taint_before: int = 0
     unchecked: bool = False
+    unheard: bool = False
     left_at: int = 0
 
 
@@ -197,14 +202,22 @@ class Trial:
 
     def close(self) -> None:
         """End the machines; borrowed ones go on, and what they say is none of this test's."""
-        for guest in list(self._guests.values()):
+        with ExitStack() as stack:
+            # What one of them cannot do (its log may not fit on the disk) is told
+            # once all are ended.
+            stack.callback(self.watch.close)
+            stack.callback(self.watch.finish)
+            for guest in reversed(self._guests.values()):
+                stack.callback(self._let_go, guest)
+
+    def _let_go(self, guest: _Guest) -> None:
+        try:
             self._end(guest)
+        finally:
             guest.machine.channel.overdue = None
             if guest.borrowed:
                 # All up to here has been judged.
                 guest.left_at = self.watch.leave(guest.machine.name)
-        self.watch.finish()
-        self.watch.close()
 
     # What the plugin uses
 
@@ -353,10 +366,15 @@ class Trial:
             lost={guest.machine.name: guest.lost for guest in fresh if guest.lost},
             tainted=self._tainted(guests),
             unchecked=self._unchecked(guests),
-            host_to_blame=self.host.blame(
-                since=self._began,
+            unheard=tuple(guest.machine.name for guest in guests if guest.unheard),
+            host_to_blame=self.host.blame(since=self._began),
+            hang_excused=self.host.blame(
+                # What was before the question did not keep it from answering that.
+                since=min((guest.asked_at for guest in fresh if guest.silent), default=0.0),
                 pids=tuple(machine.body.pid for machine in silent if machine.body.pid),
-            ),
+            )
+            if silent
+            else "",
         )
 
     def _ask(self, guest: _Guest) -> None:
@@ -372,7 +390,7 @@ class Trial:
             guest.ended = True
             return
         token = f"{MARK}{uuid.uuid4().hex[:12]}"
-        guest.asked = True
+        guest.asked, guest.asked_at = True, time.monotonic()
         files = f"{_TAINT_FILE} {lockdep.STATS}" if guest.borrowed else _TAINT_FILE
         try:
             said = machine.execute(
@@ -396,11 +414,20 @@ class Trial:
             return
         finally:
             guest.asked = False
-        self.watch.wait_for(machine.name, token, timeout=2.0 * machine.spec.patience)
+        guest.unheard = not self._heard(machine, token)
         taint, _, stats = said.stdout.partition("\n")
         if taint.isdigit():
             guest.taint = int(taint)
         guest.unchecked = lockdep.turned_off(stats)
+
+    def _heard(self, machine: Machine, token: str) -> bool:
+        """Whether what it logged came to its console, as far as that is read."""
+        timeout = _BARRIER * machine.spec.patience
+        return (
+            self.watch.wait_for(machine.name, token, timeout=timeout)
+            or self.watch.flooded(machine.name)
+            or not machine.body.alive()
+        )
 
     def _tainted(self, guests: list[_Guest]) -> dict[str, str]:
         """Taints that are new and that no report of the same node explains."""
@@ -460,11 +487,15 @@ class Trial:
 def directory_name(test: str) -> str:
     """A test's node id as one file name that is still readable.
 
-    Where that changes or cuts the id, some digits of its digest keep it from
-    being another test's too.
+    Folders are in it, as files in two of them may have one name. Where that
+    changes or cuts the id, some digits of its digest keep it from being another
+    test's too.
     """
     path, _, rest = test.partition("::")
-    name = f"{Path(path).stem}.{rest}" if rest else Path(path).stem
+    file = path.removeprefix(_TESTS).removesuffix(".py")
+    name = ".".join([*file.split("/"), *([rest] if rest else [])])
+    if "." in file or ("/" in file and not path.startswith(_TESTS)):
+        name += "?"
     plain = re.sub(r"[^\w.\[\]=,+-]+", "_", name)[:_NAME].rstrip("_.")
     return plain if plain == name else f"{plain}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
 

@@ -15,7 +15,15 @@ from _pytest.outcomes import Failed
 
 from lab.errors import HostError, InfraError, KernelError, LabError
 from lab.results.record import EXIT, RANK, Status
-from lab.vm.errors import ConsoleFlooded, GuestNeverAnswered, GuestPanicked, MachineDied
+from lab.vm.errors import (
+    CommandRefused,
+    ConsoleFlooded,
+    GuestFileError,
+    GuestNeverAnswered,
+    GuestPanicked,
+    LineRefused,
+    MachineDied,
+)
 from lab.watch.follow import Sighting
 
 
@@ -23,8 +31,11 @@ class KernelFailed(Failed):
     """The kernel under test splatted, hung or died during a test."""
 
 
-class TestOverLimit(Exception):
-    """A test took longer than its limit; its machines were ended."""
+class TestOverLimit(Failed):
+    """A test took longer than its limit; its machines were ended.
+
+    No Exception: a loop that tries again after any of those would catch it.
+    """
 
     __test__ = False
 
@@ -38,14 +49,18 @@ class Health:
         lost: nodes that are gone although nobody asked for it, and how.
         tainted: node -> what its taint flags say that no report explains.
         unchecked: nodes whose lockdep has given up, and no report says why.
+        unheard: nodes whose log did not come to their console.
         host_to_blame: why the host, not the guest, made machines slow; or "".
+        hang_excused: why the host kept those that are hung from answering; or "".
     """
 
     hung: tuple[str, ...] = ()
     lost: dict[str, LabError] = field(default_factory=dict)
     tainted: dict[str, str] = field(default_factory=dict)
     unchecked: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
     host_to_blame: str = ""
+    hang_excused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +145,8 @@ def judge(
         )
     hung = [node for node in health.hung if node not in expected_loss]
     if hung:
-        if health.host_to_blame:
-            return _infra(f"{hung[0]} does not answer, but {health.host_to_blame}")
+        if health.hang_excused:
+            return _infra(f"{hung[0]} does not answer, but {health.hang_excused}")
         return _kernel(f"{hung[0]}: the kernel hangs: QEMU runs, the guest does not answer")
     lost = [why for node, why in health.lost.items() if node not in expected_loss]
     return _by_error(lost[0] if error is None and lost else error, seen, health, last=last)
@@ -163,10 +178,8 @@ def agreed(
 
 def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last: bool) -> Verdict:
     match error:
-        case None if last and seen.missing:
-            return _failed(f"expected from the kernel, never seen: {seen.missing[0]}")
         case None:
-            return PASSED
+            return _without_error(seen, health, last=last)
         case pytest.skip.Exception():
             return Verdict(status="skipped", exit=0, message=str(error))
         case TestOverLimit() | GuestNeverAnswered() if health.host_to_blame:
@@ -176,12 +189,26 @@ def _by_error(error: BaseException | None, seen: Sorted, health: Health, *, last
     return _failed(_first_line(error))
 
 
+def _without_error(seen: Sorted, health: Health, *, last: bool) -> Verdict:
+    if last and seen.missing:
+        return _failed(f"expected from the kernel, never seen: {seen.missing[0]}")
+    if health.unheard:
+        return _infra(
+            f"{health.unheard[0]}: what its kernel logs does not reach its console any more, "
+            "so nobody knows whether it reported anything"
+        )
+    return PASSED
+
+
 def _by_lab_error(error: LabError, seen: Sorted) -> Verdict:
     match error:
         case GuestPanicked() | GuestNeverAnswered() | KernelError() | ConsoleFlooded():
             return _kernel(str(error))
         case MachineDied(reason="guest-reset" | "guest-shutdown"):
             return _ended_itself(error, seen)
+        case GuestFileError() | CommandRefused() | LineRefused() | MachineDied(reason="stopped"):
+            # What it asked for cannot be done in this guest, or to one that it stopped.
+            return _failed(str(error))
         case InfraError():
             return _infra(str(error))
         case HostError():

@@ -115,6 +115,9 @@ def command_line(spec: MachineSpec) -> str:
     """The kernel's command line."""
     words = [
         "console=ttyS0",
+        # All that the kernel says is judged, whatever a test does to the loglevel.
+        "ignore_loglevel",
+        "printk.time=1",
         "root=/dev/vda",
         "rootfstype=erofs",
         "ro",

@@ -286,6 +286,7 @@ def _completed(status: dict[str, Any]) -> RawCompleted:
         status=code,
         stdout=base64.b64decode(status.get("out-data", "")),
         stderr=base64.b64decode(status.get("err-data", "")),
+        cut=bool(status.get("out-truncated") or status.get("err-truncated")),
     )
 
 

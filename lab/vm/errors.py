@@ -54,6 +54,10 @@ class CommandTimeout(AssertionError):
         super().__init__("\n".join(parts))
 
 
+class OutputCut(AssertionError):
+    """A command on a guest wrote more than is kept, and its author wants what it wrote."""
+
+
 class GuestSilent(InfraError):
     """The guest's agent never answered, or answers no more; QEMU still runs."""
 

@@ -84,14 +84,17 @@ class _Request:
     keep: int | None
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+    cut: bool = False
 
     def completed(self, status: int) -> RawCompleted:
         """What there is of both streams."""
-        return RawCompleted(status, bytes(self.stdout), bytes(self.stderr))
+        return RawCompleted(status, bytes(self.stdout), bytes(self.stderr), self.cut)
 
     def take(self, stream: bytearray, said: bytes) -> None:
         """Keep what there is room for."""
-        stream += said if self.keep is None else said[: self.keep - len(stream)]
+        kept = said if self.keep is None else said[: self.keep - len(stream)]
+        stream += kept
+        self.cut |= len(kept) < len(said)
 
 
 class Executor:
@@ -127,12 +130,16 @@ class Executor:
         self._reading = asyncio.ensure_future(self._read(reader))
 
     async def close(self) -> None:
-        """Hang up; nobody will speak to this executor again."""
+        """Hang up; nobody will speak to this executor again.
+
+        What a guest has not taken is dropped: one that died, or whose QEMU is
+        stopped, will not take it any more.
+        """
         writer, self._writer = self._writer, None
         if self._reading is not None:
             self._reading.cancel()
         if writer is not None:
-            writer.close()
+            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 

@@ -121,6 +121,7 @@ class Keep:
                     machine.stop()
                     raise
             _detach(machine)
+            runtime.disown(sockets)
             runtime.runtime().reaper.keep_directory(sockets)
         return kept
 
@@ -210,14 +211,16 @@ class Keep:
     def _sockets(self, name: str) -> Path:
         """A short path that is this store's and this name's alone."""
         path = runtime.base() / self._mark(name)
-        shutil.rmtree(path, ignore_errors=True)
+        # What a lab that was killed with its reaper has left is in nobody's record.
+        runtime.settle(path)
         # Until the machine is detached, it goes if we go.
         runtime.runtime().reaper.adopt_directory(path)
         path.mkdir(mode=0o700)
+        runtime.own(path)
         return path
 
     def _mark(self, name: str) -> str:
-        return "up-" + hashlib.sha256(f"{self.root}/{name}".encode()).hexdigest()[:10]
+        return runtime.KEPT + hashlib.sha256(f"{self.root}/{name}".encode()).hexdigest()[:10]
 
     def _forget(self, name: str, kept: Kept | None) -> None:
         # Nothing but what _sockets() made, whatever a record names.

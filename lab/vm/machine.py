@@ -12,7 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from lab.vm.errors import CommandFailed, CommandTimeout, GuestSilent, LineRefused, MachineDied
+from lab.vm.errors import (
+    CommandFailed,
+    CommandTimeout,
+    GuestSilent,
+    LineRefused,
+    MachineDied,
+    OutputCut,
+)
 from lab.vm.spec import MachineSpec
 
 #: Seconds that a command may take unless its caller says otherwise.
@@ -21,17 +28,25 @@ COMMAND_TIMEOUT = 30.0
 #: Where the images keep the lab's `configure` (vm-images/guest).
 CONFIGURE = "/usr/lib/lab/configure"
 
+#: What whoever wants more of a command than its channel keeps can do.
+CUT = "16 MiB of each stream; write it to a file and copy that"
+
 #: Seconds that each attempt of `wait_until_succeeds` has at least.
 ATTEMPT = 5.0
 
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended: 128 + signal number if a signal ended it, as in sh."""
+    """How a command ended: 128 + signal number if a signal ended it, as in sh.
+
+    Attributes:
+        cut: there was more output than is kept of a stream, 16 MiB.
+    """
 
     status: int
     stdout: str
     stderr: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class RawCompleted:
     status: int
     stdout: bytes
     stderr: bytes
+    cut: bool = False
 
     def decoded(self) -> Completed:
         """As text, whatever its bytes."""
@@ -48,6 +64,7 @@ class RawCompleted:
             self.status,
             self.stdout.decode(errors="replace"),
             self.stderr.decode(errors="replace"),
+            self.cut,
         )
 
 
@@ -324,4 +341,6 @@ class Machine:
                 stderr=done.stderr,
                 expected="success" if success else "failure",
             )
+        if done.cut:
+            raise OutputCut(f"{self.name}: `{command}` wrote more than is kept of it: {CUT}")
         return done.stdout

@@ -31,6 +31,12 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 #: Seconds until QEMU has opened its monitor; it takes 0.05 on an idle host.
 MONITOR_TIMEOUT = 30.0
 
+#: Seconds that QEMU may take for one command: a dump of memory to a slow disk.
+MONITOR_PATIENCE = 600.0
+
+#: Seconds in which QEMU takes what it is told last.
+HANG_UP = 5.0
+
 #: Seconds that a panicked kernel has to print its trace before it is given up.
 LAST_WORDS = 0.5
 
@@ -60,7 +66,7 @@ class Qemu:
         self.argv = argv
         self.places = places
         self.expected = False
-        #: Whether `stop` has done all that it does.
+        #: Whether `stop` has done all that may not be left undone.
         self.stopped = False
         #: What the kernel wrote before a clone was made.
         self.history = ""
@@ -129,13 +135,16 @@ class Qemu:
         self.expected = True
         if self._process is None or self.stopped:
             return
-        loop.call(self._release())
+        # First: what hangs on it may wait for it.
         self._process.kill()
-        self._process.wait()
-        runtime().reaper.forget(self._process.pid)
-        shutil.rmtree(self.places.runtime, ignore_errors=True)
-        self.write_kernel_log()
-        self.stopped = True
+        try:
+            loop.call(self._release())
+        finally:
+            self._process.wait()
+            runtime().reaper.forget(self._process.pid)
+            shutil.rmtree(self.places.runtime, ignore_errors=True)
+            self.stopped = True
+            self.write_kernel_log()
 
     def detach(self) -> None:
         """Let the machine live on when this process ends."""
@@ -146,7 +155,8 @@ class Qemu:
 
     def write_kernel_log(self) -> None:
         """Give the console's text as kernel.log: a clone's history, then its own."""
-        (self.places.directory / "kernel.log").write_text(self.history + self.console())
+        path = self.places.directory / "kernel.log"
+        path.write_text(self.history + self.console(), encoding="utf-8")
 
     def console(self) -> str:
         """The console's text so far."""
@@ -168,8 +178,13 @@ class Qemu:
 
     async def ask(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """`monitor`, on the loop."""
+        told = self._client.execute(command, dict(arguments or {}))
         try:
-            return await self._client.execute(command, dict(arguments or {}))
+            return await asyncio.wait_for(told, MONITOR_PATIENCE)
+        except TimeoutError as error:
+            raise InfraError(
+                f"{self.node}: QEMU did not do {command} within {MONITOR_PATIENCE:g} s"
+            ) from error
         except ExecuteError as error:
             raise InfraError(f"{self.node}: QEMU refused {command}: {error}") from error
         except (QMPError, EOFError, OSError) as error:
@@ -187,7 +202,7 @@ class Qemu:
                 raise self.doom.result()
             if self.places.monitor.exists():
                 try:
-                    await self._client.connect(str(self.places.monitor))
+                    await self._greet(deadline - clock())
                     return
                 except ConnectError as error:
                     # Between bind and listen; or QEMU ended meanwhile.
@@ -200,6 +215,27 @@ class Qemu:
                     f"{self.node}: QEMU opened no monitor within {MONITOR_TIMEOUT:g} s"
                 )
             await asyncio.sleep(0.003)
+
+    async def _greet(self, left: float) -> None:
+        """Connect to a monitor that may never say a word: QEMU may be stopped.
+
+        Raises:
+            ConnectError: nobody listens yet, or not any more.
+            InfraError: it said nothing within `left` seconds.
+        """
+        greeting = asyncio.ensure_future(self._client.connect(str(self.places.monitor)))
+        ends: set[asyncio.Future[Any]] = {greeting, self.doom}
+        try:
+            await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not greeting.done():
+                greeting.cancel()
+                await asyncio.wait({greeting}, timeout=HANG_UP)
+        if self.doom.done():
+            raise self.doom.result()
+        if greeting.cancelled() or not greeting.done():
+            raise InfraError(f"{self.node}: QEMU's monitor said nothing for {MONITOR_TIMEOUT:g} s")
+        greeting.result()
 
     # What becomes of it
 
@@ -290,8 +326,8 @@ class Qemu:
         self._lose(self._stopped())
         for closer in self.closers:
             await closer()
-        with contextlib.suppress(QMPError, EOFError, OSError):
-            await self._client.disconnect()
+        with contextlib.suppress(QMPError, EOFError, OSError, TimeoutError):
+            await asyncio.wait_for(self._client.disconnect(), HANG_UP)
 
 
 def plain(console: bytes) -> str:

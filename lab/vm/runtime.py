@@ -22,6 +22,11 @@ from lab.errors import HostError
 from lab.vm import reaper
 from lab.vm.reaper import Reaper
 
+#: What the names of kept machines' directories begin with.
+KEPT = "up-"
+
+_OWNER = "owner"
+
 
 def base() -> Path:
     """The user's directory for all labs' sockets; made, private to the user.
@@ -58,7 +63,7 @@ class Runtime:
         self.reaper = Reaper()
         self.reaper.adopt_directory(self.path)
         self.path.mkdir(mode=0o700)
-        (self.path / "owner").write_text(f"{self.owner} {reaper.start_time(self.owner)}\n")
+        own(self.path)
 
     def directory(self) -> Path:
         """A new, empty directory for one machine's sockets."""
@@ -69,6 +74,16 @@ class Runtime:
         if os.getpid() == self.owner:
             self.reaper.close()
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def own(path: Path) -> None:
+    """Let a directory go with this process."""
+    (path / _OWNER).write_text(f"{os.getpid()} {reaper.start_time(os.getpid())}\n")
+
+
+def disown(path: Path) -> None:
+    """Let a directory of `own` live on: it is a kept machine's."""
+    (path / _OWNER).unlink()
 
 
 _lock = threading.Lock()
@@ -93,18 +108,28 @@ def sweep() -> list[Path]:
     """
     removed = []
     for path in base().iterdir():
-        if path.name.startswith("up-") or not path.is_dir() or _owned(path):
+        if not path.is_dir() or _is_kept(path) or _owned(path):
             continue
-        estate = reaper.Estate()
-        estate.directories.add(path)
-        estate.settle()
+        settle(path)
         removed.append(path)
     return removed
 
 
+def settle(path: Path) -> None:
+    """End whoever lives in a directory, and remove it."""
+    estate = reaper.Estate()
+    estate.directories.add(path)
+    estate.settle()
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether it is of `lab up`, whose owner is gone for good; not of one that boots yet."""
+    return path.name.startswith(KEPT) and not (path / _OWNER).exists()
+
+
 def _owned(path: Path) -> bool:
     try:
-        pid, _, started = (path / "owner").read_text().partition(" ")
+        pid, _, started = (path / _OWNER).read_text().partition(" ")
         return reaper.start_time(int(pid)) == int(started)
     except (OSError, ValueError):
         # Without its file it may be a moment old; its name tells the owner.

@@ -61,6 +61,7 @@ class _Console:
     phase: str = ""
     when: float = 0.0
     tail: bytes = b""
+    mark: str = ""
     flooded: bool = False
 
 
@@ -170,12 +171,16 @@ class Watch:
                 self._note(console, console.parser.flush())
 
     def wait_for(self, node: str, text: str, *, timeout: float) -> bool:
-        """Whether a text came up on a console of late, or comes within `timeout` seconds."""
+        """Whether a text came up on a console of late, or comes within `timeout` seconds.
+
+        The latest mark of the lab's own is remembered however much came after it.
+        """
         deadline = time.monotonic() + timeout
         wanted = text.encode()
         while True:
             self.poll()
-            if wanted in self._consoles[node].tail:
+            console = self._consoles[node]
+            if wanted in console.tail or text == console.mark:
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -221,8 +226,11 @@ class Watch:
 
     def _line(self, console: _Console, line: bytes) -> None:
         was_open = console.parser.open
-        # A mark of the lab's own stands in nobody's report; the line counts.
-        text = "" if MARK.encode() in line else line.decode(errors="replace")
+        text = line.decode(errors="replace")
+        if MARK in text:
+            # It stands in nobody's report; the line counts.
+            console.mark = MARK + text.partition(MARK)[2].strip()
+            text = ""
         events = console.parser.feed(text)
         self._note(console, events)
         if console.parser.open and (events or not was_open):

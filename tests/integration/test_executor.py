@@ -265,7 +265,8 @@ def test_interrupt_ends_the_command_too(executor: Executor, tmp_path: Path) -> N
 def test_output_is_kept_up_to_a_limit(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "KEPT", 1000)
     done = run(executor, "head -c 5000 /dev/zero; head -c 999 /dev/zero >&2; exit 4")
-    assert (done.status, len(done.stdout), len(done.stderr)) == (4, 1000, 999)
+    assert (done.status, len(done.stdout), len(done.stderr), done.cut) == (4, 1000, 999, True)
+    assert not run(executor, "head -c 1000 /dev/zero").cut
 
 
 def test_a_command_too_long_is_refused(executor: Executor) -> None:
@@ -421,3 +422,28 @@ def test_what_cannot_be_a_frame_ends_it_as_a_failure(
 
     assert loop.call(work()) == b""
     assert guest.wait(5) == 1
+
+
+def test_hanging_up_waits_for_nobody(tmp_path: Path) -> None:
+    """A guest that died takes nothing any more, and its QEMU reads nothing."""
+    doom: asyncio.Future[LabError] = loop.future()
+
+    async def work() -> None:
+        gone = asyncio.Event()
+
+        async def deaf(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+            await gone.wait()
+
+        server = await asyncio.start_unix_server(deaf, str(tmp_path / "port"))
+        it = Executor(node="a", socket=tmp_path / "port", patience=1, doom=doom)
+        await it.connect()
+        writing = asyncio.ensure_future(it.write("/file", bytes(5_000_000), mode=None, timeout=20))
+        await asyncio.sleep(0.1)
+        doom.set_result(MachineDied("a: panicked", reason="qemu"))
+        with pytest.raises(MachineDied):
+            await writing
+        await asyncio.wait_for(it.close(), 5)
+        gone.set()
+        server.close()
+
+    loop.call(work())

@@ -138,6 +138,14 @@ def test_status_and_both_streams(agent: Agent, channel: AgentChannel) -> None:
     assert channel.run_raw("x", timeout=5).stderr == b"err \xff\n"
 
 
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_what_the_agent_dropped_is_told(agent: Agent, channel: AgentChannel, stream: str) -> None:
+    agent.outcome = {"exited": True, "exitcode": 0, f"{stream}-truncated": True}
+    assert channel.run("x", timeout=5, stdin=None).cut
+    agent.outcome = {"exited": True, "exitcode": 0}
+    assert not channel.run("x", timeout=5, stdin=None).cut
+
+
 def test_end_by_signal_is_as_in_a_shell(agent: Agent, channel: AgentChannel) -> None:
     agent.outcome = {"exited": True, "signal": 9}
     assert channel.run("x", timeout=5).status == 137

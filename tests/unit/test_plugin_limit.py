@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -39,6 +40,29 @@ def test_a_loop_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         while True:
             pass
     assert time.monotonic() - began < 5
+
+
+def test_a_loop_that_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests wait for a service: what ends them is no error to try again after."""
+    monkeypatch.setattr(limits, "_GRACE", 0.1)
+    until = time.monotonic() + 10
+    with pytest.raises(TestOverLimit), Limit(0.1, lambda: None):
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):
+                time.sleep(0.05)
+                raise ConnectionError("the machine is gone")
+
+
+def test_what_catches_everything_is_ended_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_GRACE", 0.05)
+    caught = 0
+    with pytest.raises(TestOverLimit), Limit(0.1, lambda: None):
+        while caught < 2:
+            try:
+                time.sleep(10)
+            except BaseException:
+                caught += 1
+        time.sleep(10)
 
 
 def test_other_errors_pass_through() -> None:

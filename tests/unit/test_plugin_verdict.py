@@ -17,10 +17,13 @@ from lab.testing.verdict import (
 )
 from lab.vm.errors import (
     CommandFailed,
+    CommandRefused,
     ConsoleFlooded,
+    GuestFileError,
     GuestNeverAnswered,
     GuestPanicked,
     GuestSilent,
+    LineRefused,
     MachineDied,
 )
 from lab.watch.event import Event
@@ -61,6 +64,11 @@ def status(error: BaseException | None, seen: Sorted = NOTHING, health: Health =
         (GuestSilent("silent"), "infra", 4),
         (GuestNeverAnswered("silent from its start"), "kernel", 1),
         (MachineDied("killed", reason="qemu"), "infra", 4),
+        (MachineDied("stopped by the test", reason="stopped"), "failed", 1),
+        (GuestFileError("no such file"), "failed", 1),
+        (CommandRefused("too long"), "failed", 1),
+        (LineRefused("m", "1 no such device"), "failed", 1),
+        (SystemExit(2), "failed", 1),
         (InfraError("socket"), "infra", 4),
         (HostError("no QEMU"), "infra", 3),
         (UserError("typo"), "failed", 2),
@@ -158,10 +166,20 @@ def test_a_failed_assertion_stays_one_beside_an_expected_splat() -> None:
 
 def test_a_hang_is_the_kernels_unless_the_host_was_busy() -> None:
     hung = Health(hung=("m",))
-    busy = Health(hung=("m",), host_to_blame="the host did not run the lab itself for 9 s")
+    busy = Health(hung=("m",), hang_excused="the host did not run the lab itself for 9 s")
     assert status(GuestSilent("silent"), health=hung) == "kernel"
     assert status(GuestSilent("silent"), health=busy) == "infra"
     assert status(GuestNeverAnswered("since boot"), health=busy) == "infra"
+
+
+def test_a_kernel_that_nobody_heard_is_not_a_good_one() -> None:
+    deaf = Health(unheard=("m",))
+    verdict = judge(None, NOTHING, deaf)
+    assert (verdict.status, verdict.exit) == ("infra", 4)
+    assert verdict.message.startswith("m: what its kernel logs does not reach its console")
+    # What failed, or was said before, is not less true by that.
+    assert status(AssertionError("no"), health=deaf) == "failed"
+    assert status(None, sort_out([sighting("BUG: x")], ()), deaf) == "kernel"
 
 
 def test_a_test_over_its_limit_on_a_busy_host_is_not_its_own_fault() -> None:

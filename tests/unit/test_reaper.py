@@ -199,6 +199,20 @@ def test_sweep_spares_the_living_and_the_kept(base: Path) -> None:
     assert kept.exists()
 
 
+def test_sweep_ends_what_was_not_up_yet(base: Path, fake_qemu: Path) -> None:
+    """`lab up` and its reaper were killed while the machine booted: nobody knows of it."""
+    place = base / "up-0123456789"
+    place.mkdir()
+    (place / "owner").write_text(f"{os.getpid()} 1\n")
+    process = subprocess.Popen([str(fake_qemu), f"{place}/monitor"])
+    try:
+        assert runtime.sweep() == [place]
+        assert process.wait(LIMIT) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_sweep_knows_a_reused_pid(base: Path) -> None:
     stale = base / f"{os.getpid()}-abc"
     stale.mkdir()

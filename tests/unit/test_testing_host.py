@@ -8,7 +8,16 @@ import signal
 import subprocess
 import time
 
-from lab.testing.host import HostWatch, is_stopped
+from lab.testing.host import LATE, HostWatch, is_stopped
+
+
+def test_a_pause_is_remembered_however_long_ago() -> None:
+    watch = HostWatch()
+    watch.note(100.0, LATE + 1)
+    for second in range(101, 3000):
+        watch.note(second, 0.01)
+    assert watch.blame(since=99.0) == f"the host did not run the lab itself for {LATE + 1:.0f} s"
+    assert watch.blame(since=100.5) == ""
 
 
 def test_a_stopped_process_is_told_from_the_living_and_the_dead() -> None:

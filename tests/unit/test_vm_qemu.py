@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from pathlib import Path
 
 import pytest
 
-from lab.errors import HostError, LabError
+from lab.errors import HostError, InfraError, LabError
 from lab.vm import loop
+from lab.vm import qemu as qemus
 from lab.vm.argv import Places
 from lab.vm.errors import MachineDied
 from lab.vm.qemu import Qemu
@@ -64,3 +67,46 @@ def test_a_machine_is_stopped_once(tmp_path: Path) -> None:
     log.write_text("a person's notes")
     qemu.stop()
     assert log.read_text() == "a person's notes"
+
+
+def test_a_monitor_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU has opened it and was stopped then, or waits for a disk."""
+    monkeypatch.setattr(qemus, "MONITOR_TIMEOUT", 0.3)
+    places = Places(directory=tmp_path, runtime=tmp_path / "run")
+    places.monitor.parent.mkdir(parents=True)
+    qemu = Qemu(node="a", argv=["sleep", "60"], places=places)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(places.monitor))
+        listener.listen()
+        with pytest.raises(InfraError, match=r"a: QEMU's monitor said nothing for 0\.3 s"):
+            loop.call(asyncio.wait_for(qemu.start(), timeout=10))
+    qemu.stop()
+
+
+def test_who_ends_while_its_monitor_is_awaited(tmp_path: Path) -> None:
+    places = Places(directory=tmp_path, runtime=tmp_path / "run")
+    places.monitor.parent.mkdir(parents=True)
+    argv = ["sh", "-c", "sleep 0.3; echo gone >&2; exit 1"]
+    qemu = Qemu(node="a", argv=argv, places=places)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(places.monitor))
+        listener.listen()
+        with pytest.raises(MachineDied, match="gone"):
+            loop.call(asyncio.wait_for(qemu.start(), timeout=10))
+    qemu.stop()
+
+
+def test_a_full_disk_keeps_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qemu = Qemu(node="a", argv=["sleep", "60"],
+                places=Places(directory=tmp_path, runtime=tmp_path / "run"))  # fmt: skip
+    with pytest.raises(TimeoutError):
+        loop.call(asyncio.wait_for(qemu.start(), timeout=0.1))
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(qemu, "write_kernel_log", full)
+    with pytest.raises(OSError, match="No space left"):
+        qemu.stop()
+    assert qemu.stopped
+    assert not qemu.alive()

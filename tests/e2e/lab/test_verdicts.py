@@ -69,6 +69,30 @@ def test_over_its_limit(machine):
 def test_command_over_its_time(machine):
     machine.succeed("sleep 25", timeout=2)
 
+@pytest.mark.limit(3)
+def test_tries_again_and_again(machine):
+    while True:
+        try:
+            machine.succeed("sleep 25")
+        except Exception:
+            time.sleep(0.1)
+
+def test_splat_behind_a_loglevel(machine):
+    machine.succeed("dmesg -n 1; echo '<4>BUG: scheduling while atomic: me/1/0x2' > /dev/kmsg")
+
+def test_console_turned_off(machine):
+    machine.succeed("echo N > /sys/module/printk/parameters/ignore_loglevel", "dmesg -n 1")
+
+def test_copies_what_is_not_there(machine):
+    machine.copy_from("/none")
+
+def test_speaks_to_a_stopped_machine(machine):
+    machine.stop()
+    machine.succeed("true")
+
+def test_exits(machine):
+    raise SystemExit(2)
+
 @pytest.fixture
 def broken(machine):
     machine.succeed("exit 4")
@@ -135,6 +159,12 @@ EXPECTED = {
     "test_powers_itself_off": "failed",
     "test_over_its_limit": "failed",
     "test_command_over_its_time": "failed",
+    "test_tries_again_and_again": "failed",
+    "test_splat_behind_a_loglevel": "kernel",
+    "test_console_turned_off": "infra",
+    "test_copies_what_is_not_there": "failed",
+    "test_speaks_to_a_stopped_machine": "failed",
+    "test_exits": "failed",
     "test_error_in_setup": "failed",
     "test_error_in_teardown": "failed",
     "test_skipped_in_setup": "skipped",
