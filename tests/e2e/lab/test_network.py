@@ -61,10 +61,10 @@ def ping(machine: Machine, address: str, *, count: int = 20, options: str = "") 
     What comes after that is counted by the kernel.
     """
     before, said, after = machine.succeed(
-        f"{ANSWERS}; echo --; ping -n -c {count} -i 0.005 -W {LATE} {options} {address}; echo --; "
+        f"{ANSWERS}; echo =; ping -n -c {count} -i 0.005 -W {LATE} {options} {address}; echo =; "
         f"{ANSWERS}",
         timeout=60,
-    ).split("--\n")
+    ).split("=\n")
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     times = re.search(r"= ([\d.]+)/([\d.]+)/[\d.]+/([\d.]+) ms", said)
     twice = re.search(r"\+(\d+) duplicates", said)
