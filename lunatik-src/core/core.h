@@ -162,6 +162,7 @@ extern struct workqueue_struct *lunatik_killqueue;
 /* module.c: defaults of the caps */
 void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *caps);
 unsigned int lunatik_max_runtimes(void);
+unsigned int lunatik_interrupt_total(void);
 u64 lunatik_total_memory(void);
 
 /* memory.c */

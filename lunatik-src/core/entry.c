@@ -46,8 +46,20 @@
 /* How often an entry that others wait for may wait. */
 #define LUNATIK_WAITS		10
 
-/* Interrupt runtimes that this CPU is inside of. */
-static DEFINE_PER_CPU(int, inside);
+/*
+ * A CPU's interrupt runtimes. What they may use of it together is less than what
+ * as many as there may be could use each. All but @inside is read and written
+ * inside of one of them only, and written in the outermost only: so nothing
+ * comes between.
+ */
+struct lunatik_pool {
+	int inside;		/* those that the CPU is inside of */
+	s64 credit;		/* ns of it that they may still use */
+	unsigned long credited;	/* jiffies when that was last topped up */
+	u64 began;		/* time stamp counter when the outermost came in */
+};
+
+static DEFINE_PER_CPU(struct lunatik_pool, pool);
 
 struct lunatik_runtime *lunatik_toruntime(lua_State *L)
 {
@@ -174,6 +186,11 @@ static __always_inline void start_clock(struct lunatik_runtime *runtime)
 	runtime->clock.ticks = rdtsc();
 }
 
+static __always_inline s64 ns_of_ticks(u64 ticks)
+{
+	return mul_u64_u32_shr(ticks, lunatik_tick_mult, LUNATIK_TICK_SHIFT);
+}
+
 /* CPU time since start_clock(), in ns. */
 static __always_inline u64 read_clock(struct lunatik_runtime *runtime)
 {
@@ -182,7 +199,7 @@ static __always_inline u64 read_clock(struct lunatik_runtime *runtime)
 	if (runtime->context == LUNATIK_PROCESS &&
 	    runtime->clock.switches != switches_of(current))
 		return READ_ONCE(current->se.sum_exec_runtime) - runtime->clock.executed;
-	return mul_u64_u32_shr(ticks, lunatik_tick_mult, LUNATIK_TICK_SHIFT);
+	return ns_of_ticks(ticks);
 }
 
 static __always_inline int enter_process(struct lunatik_runtime *runtime,
@@ -264,7 +281,7 @@ static __always_inline int enter_interrupt(struct lunatik_runtime *runtime,
 	if (READ_ONCE(runtime->owner_cpu) == smp_processor_id())
 		goto refuse;
 
-	if (__this_cpu_read(inside)) {
+	if (__this_cpu_read(pool.inside)) {
 		ret = -EBUSY;
 		if (!spin_trylock_bounded(runtime))
 			goto refuse;
@@ -273,7 +290,7 @@ static __always_inline int enter_interrupt(struct lunatik_runtime *runtime,
 		__release(&runtime->spin);
 	}
 
-	__this_cpu_inc(inside);
+	__this_cpu_inc(pool.inside);
 	WRITE_ONCE(runtime->owner_cpu, smp_processor_id());
 	return 0;
 
@@ -289,7 +306,7 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 					    unsigned long flags)
 {
 	WRITE_ONCE(runtime->owner_cpu, -1);
-	__this_cpu_dec(inside);
+	__this_cpu_dec(pool.inside);
 	__acquire(&runtime->spin);
 	if (runtime->context == LUNATIK_SOFTIRQ)
 		spin_unlock_bh(&runtime->spin);
@@ -297,17 +314,22 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 		spin_unlock_irqrestore(&runtime->spin, flags);
 }
 
-static void earn(struct lunatik_runtime *runtime)
+static void top_up(s64 *credit, unsigned long *credited, unsigned int share)
 {
 	unsigned long now = jiffies;
-	s64 limit = (s64)LUNATIK_WINDOW * runtime->caps.share / 100;
+	s64 limit = (s64)LUNATIK_WINDOW * share / 100;
 	s64 passed;
 
-	if (now == runtime->credited)
+	if (now == *credited)
 		return;
-	passed = min_t(u64, (u64)(now - runtime->credited) * TICK_NSEC, LUNATIK_WINDOW);
-	runtime->credit = min(runtime->credit + passed * runtime->caps.share / 100, limit);
-	runtime->credited = now;
+	passed = min_t(u64, (u64)(now - *credited) * TICK_NSEC, LUNATIK_WINDOW);
+	*credit = min(*credit + passed * share / 100, limit);
+	*credited = now;
+}
+
+static void earn(struct lunatik_runtime *runtime)
+{
+	top_up(&runtime->credit, &runtime->credited, runtime->caps.share);
 }
 
 static __always_inline void spend(struct lunatik_runtime *runtime)
@@ -316,6 +338,27 @@ static __always_inline void spend(struct lunatik_runtime *runtime)
 
 	runtime->time += spent;
 	runtime->credit -= spent;
+}
+
+/* In an interrupt runtime: is there something left for it of what all may use? */
+static __always_inline bool pool_has_some(void)
+{
+	struct lunatik_pool *mine = this_cpu_ptr(&pool);
+
+	if (mine->inside > 1)
+		return mine->credit > ns_of_ticks(rdtsc() - mine->began);
+	top_up(&mine->credit, &mine->credited, lunatik_interrupt_total());
+	mine->began = rdtsc();
+	return mine->credit > 0;
+}
+
+/* The outermost has used what those inside of it have as well. */
+static __always_inline void pool_spend(void)
+{
+	struct lunatik_pool *mine = this_cpu_ptr(&pool);
+
+	if (mine->inside == 1)
+		mine->credit -= ns_of_ticks(rdtsc() - mine->began);
 }
 
 static bool shared(struct lunatik_runtime *runtime)
@@ -354,6 +397,19 @@ static void settle(struct lunatik_runtime *runtime)
 		pay(runtime);
 }
 
+static noinline void throttle(struct lunatik_runtime *runtime)
+{
+	bool own = runtime->credit <= 0;
+
+	if (runtime->throttled++ ||
+	    !lunatik_may_write(runtime, LUNATIK_ERRORS, 1, THROTTLED_LINE))
+		return;
+	lunatik_printk(runtime, KERN_WARNING
+		       "lunatik: %s: %s used up %u %% of a CPU, its hooks fall back for now\n",
+		       runtime->name, own ? "it has" : "all interrupt scripts have",
+		       own ? runtime->caps.share : lunatik_interrupt_total());
+}
+
 /*
  * The way in and out is inlined into lunatik_run(): calls among its parts were
  * a tenth of what an empty callback costs.
@@ -370,6 +426,7 @@ static void settle(struct lunatik_runtime *runtime)
 static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long *flags,
 				 enum lunatik_pace pace)
 {
+	bool enough;
 	int ret;
 
 	if (runtime->cpu >= 0 && runtime->cpu != raw_smp_processor_id())
@@ -388,14 +445,11 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 		ret = -ESHUTDOWN;
 		goto leave;
 	}
+	enough = runtime->context == LUNATIK_PROCESS || pool_has_some();
 	if (shared(runtime)) {
 		earn(runtime);
-		if (runtime->credit <= 0 && !may_pay(runtime, pace)) {
-			if (!runtime->throttled++ &&
-			    lunatik_may_write(runtime, LUNATIK_ERRORS, 1, THROTTLED_LINE))
-				lunatik_printk(runtime, KERN_WARNING
-					       "lunatik: %s: used up its %u %% of a CPU, its hooks fall back for now\n",
-					       runtime->name, runtime->caps.share);
+		if (!enough || (runtime->credit <= 0 && !may_pay(runtime, pace))) {
+			throttle(runtime);
 			ret = -EAGAIN;
 			goto leave;
 		}
@@ -422,10 +476,12 @@ leave:
 static __always_inline void leave(struct lunatik_runtime *runtime, unsigned long flags)
 {
 	spend(runtime);
-	if (runtime->context == LUNATIK_PROCESS)
+	if (runtime->context == LUNATIK_PROCESS) {
 		leave_process(runtime);
-	else
+	} else {
+		pool_spend();
 		leave_interrupt(runtime, flags);
+	}
 }
 
 /* Wake whoever sleeps inside a runtime: its waits end as by a signal. */

@@ -39,6 +39,11 @@ module_param(interrupt_share, uint, 0644);
 MODULE_PARM_DESC(interrupt_share,
 		 "per cent of a CPU that an interrupt runtime may use over time (default 25)");
 
+static uint interrupt_total = 75;
+module_param(interrupt_total, uint, 0644);
+MODULE_PARM_DESC(interrupt_total,
+		 "per cent of a CPU that its interrupt runtimes may use together over time (default 75)");
+
 static uint max_runtimes = 256;
 module_param(max_runtimes, uint, 0644);
 MODULE_PARM_DESC(max_runtimes, "runtimes that may exist or have left something (default 256)");
@@ -74,6 +79,11 @@ void lunatik_default_caps(enum lunatik_context context, struct lunatik_caps *cap
 		caps->instructions = softirq_instructions;
 	else
 		caps->instructions = hardirq_instructions;
+}
+
+unsigned int lunatik_interrupt_total(void)
+{
+	return clamp(READ_ONCE(interrupt_total), 1U, 100U);
 }
 
 unsigned int lunatik_max_runtimes(void)

@@ -39,6 +39,24 @@ netfilter.register{
 #: Turns of the loop: each is charged two instructions, the budget is 200000.
 TURNS = 90_000
 
+#: What interrupt runtimes may use of a CPU together, unless somebody says otherwise.
+TOTAL = 75
+
+EACH_TICK = """
+require("ticker").new(1, function() for i = 1, %d do end end)
+"""
+
+TIMES = """
+local linux = require("linux")
+local spent, throttled = 0, 0
+for _, each in ipairs(require("lunatik").status()) do
+	if each.context == "softirq" then
+		spent, throttled = spent + each.time, throttled + each.throttled
+	end
+end
+return spent, throttled, linux.time()
+"""
+
 STATE = """
 local linux = require("linux")
 for _, each in ipairs(require("lunatik").status()) do
@@ -86,3 +104,32 @@ def test_flood(machine: Machine, kernel: KernelInfo, fallback: str) -> None:
         assert received > entries
     else:
         assert received <= entries
+
+
+@pytest.mark.slow
+@pytest.mark.limit(120)
+def test_many_together(machine: Machine, kernel: KernelInfo) -> None:
+    """Each keeps to its share, and there are more of them than a CPU has.
+
+    They run at each tick, on the way out of its interrupt: not where the
+    scheduler would have them take turns with others.
+    """
+    machine.copy_to((EACH_TICK % TURNS).encode(), "/lib/modules/lua/each_tick.lua")
+    machine.copy_to(BYSTANDER.encode(), "/lib/modules/lua/bystander.lua")
+    machine.succeed("lunatik run bystander")
+    for number in range(8):
+        machine.copy_to('require("each_tick")', f"/lib/modules/lua/tick{number}.lua")
+        machine.succeed(f"lunatik run tick{number} softirq")
+
+    before = [int(figure) for figure in machine.lua(TIMES).split()]
+    answers = Answers(machine)
+    with answers.watched():
+        machine.succeed(f"sleep {SECONDS}", timeout=90)
+    after = [int(figure) for figure in machine.lua(TIMES).split()]
+
+    spent, throttled, passed = (b - a for a, b in zip(before, after, strict=True))
+    share = 100 * spent / (passed + SAVED * 1e9)
+    print(f"{throttled} refused, {share:.1f} %")
+    assert throttled, "the flood was none"
+    assert share < TOTAL * 1.1
+    assert answers.slowest < 3 * kernel.patience
