@@ -7,12 +7,11 @@ one reads its results.  What each must look like is data (lkdtm.yaml).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import lkdtm
 import pytest
-import yaml
 
 from lab.results.record import Splat, TestResult
 from lab.testing.cell import Cell
@@ -21,7 +20,6 @@ from lab.vm.machine import Machine
 
 pytestmark = [pytest.mark.limit(1500), pytest.mark.slow, pytest.mark.fresh]
 
-TABLE = Path(__file__).parent / "lkdtm.yaml"
 PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"
 
 #: A run each, so that a long one can be had in pieces.
@@ -62,34 +60,18 @@ SYSCTLS = {
 }
 
 
-def table_for(kernel: KernelInfo) -> dict[str, Any]:
-    """What the types of this kernel must look like; skips where nobody has written it down."""
+def line_of(kernel: KernelInfo) -> str:
+    """Such as 6.12; skips where nobody has written down what it must look like."""
     line = "{}.{}".format(*kernel.line)
-    table: dict[str, Any] = yaml.safe_load(TABLE.read_text())
-    absent = table["absent"].get(line)
-    if absent is None:
+    if line not in lkdtm.read()["absent"]:
         pytest.skip(f"nobody has looked at the crash types of {line} yet")
-    for types in table["types"].values():
-        for name in types.keys() & set(absent):
-            del types[name]
-    return table
-
-
-def wanted(entry: Any, kernel: KernelInfo) -> tuple[frozenset[str], str]:
-    """(kinds that the report may have, reason to be silent): one of them is empty."""
-    if isinstance(entry, Mapping) and "silent" not in entry:
-        line = "{}.{}".format(*kernel.line)
-        names = (f"{line}-{kernel.flavour}", line, kernel.flavour, "default")
-        entry = next(entry[name] for name in names if name in entry)
-    if isinstance(entry, Mapping):
-        return frozenset(), str(entry["silent"])
-    return frozenset(str(entry).split("|")), ""
+    return line
 
 
 def complaint(test: TestResult, kinds: frozenset[str]) -> str:
     """What is wrong with the result of a type, or ""."""
     spoke: list[Splat] = [s for s in test.splats if s.severity != "note" and s.noise is None]
-    if not kinds or kinds == {"endless"}:
+    if kinds <= lkdtm.SILENCE:
         status, said = ("failed", "CommandTimeout: victim: ") if kinds else ("passed", "")
         if test.status == status and test.message.startswith(said) and not spoke:
             return ""
@@ -106,15 +88,16 @@ def complaint(test: TestResult, kinds: frozenset[str]) -> str:
 
 
 def test_the_table_is_complete(machine: Machine, kernel: KernelInfo) -> None:
+    line = line_of(kernel)
     types = {
         name: entry
-        for group in table_for(kernel)["types"].values()
+        for group in lkdtm.types_of(lkdtm.read(), line).values()
         for name, entry in group.items()
     }
     machine.module("lkdtm")
     offered = machine.succeed(f"cat {PROVOKE}").splitlines()[1:]
     assert {name for name in offered if name} == set(types)
-    expected = [wanted(entry, kernel) for entry in types.values()]
+    expected = [lkdtm.wanted(entry, line, kernel.flavour) for entry in types.values()]
     assert all(reason for kinds, reason in expected if not kinds)
     silent = [name for name, (kinds, _) in zip(types, expected, strict=True) if not kinds]
     assert len(silent) <= QUIET * len(types), f"{len(silent)} of {len(types)} are silent: {silent}"
@@ -124,11 +107,11 @@ def test_the_table_is_complete(machine: Machine, kernel: KernelInfo) -> None:
 def test_every_crash_type(
     inner: Callable[..., Any], kernel: KernelInfo, ours: Cell, group: str
 ) -> None:
-    table = table_for(kernel)
-    types = list(table["types"][group])
+    line, table = line_of(kernel), lkdtm.read()
+    types = lkdtm.types_of(table, line)[group]
     run = inner(
         INNER.format(
-            types=types,
+            types=list(types),
             provoke=PROVOKE,
             cpus=table["cpus"],
             sysctls=SYSCTLS,
@@ -139,8 +122,12 @@ def test_every_crash_type(
     )
     wrong = {
         name: said
-        for name, entry in table["types"][group].items()
-        if (said := complaint(run[f"test_provoke[{name}]"], wanted(entry, kernel)[0]))
+        for name, entry in types.items()
+        if (
+            said := complaint(
+                run[f"test_provoke[{name}]"], lkdtm.wanted(entry, line, kernel.flavour)[0]
+            )
+        )
     }
     assert not wrong, "\n".join(f"{name}: {said}" for name, said in wrong.items())
     for number in range(3):
