@@ -30,8 +30,8 @@ GOLDEN = """\
 -no-reboot
 -action panic=none
 -kernel /k/bzImage
--append console=ttyS0 root=/dev/vda rootfstype=erofs ro init=/usr/lib/lab/init panic=0 \
-lab.name=a dummy.numdummies=0 ifb.numifbs=0
+-append console=ttyS0 ignore_loglevel printk.time=1 root=/dev/vda rootfstype=erofs ro \
+init=/usr/lib/lab/init panic=0 lab.name=a dummy.numdummies=0 ifb.numifbs=0
 -blockdev {"driver": "raw", "node-name": "root", "read-only": true, \
 "file": {"driver": "file", "filename": "/i/root.erofs", "locking": "off"}}
 -device virtio-blk-pci,drive=root,num-queues=1
