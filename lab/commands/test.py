@@ -79,9 +79,13 @@ def test(  # noqa: PLR0917 - typer calls it by name
     """Build, boot and test; words that are not the lab's go to pytest.
 
     Without a test named, the suites of each flavour are run: everything in
-    tests/e2e where lab.yaml does not say otherwise.
+    tests/e2e where lab.yaml does not say otherwise. `--flavour all` runs of what
+    is named what those suites hold; a flavour by its name runs all of it.
     """
+    from dataclasses import replace
+
     from lab import manifest
+    from lab.progress import note
     from lab.provider import vagrant_preflight
     from lab.results.merge import new_run, see_root
     from lab.store import Store
@@ -99,6 +103,12 @@ def test(  # noqa: PLR0917 - typer calls it by name
     kernels, flavours = stages.select(lab, kernel or (), flavour=flavour)
     if turn is not None:
         kernels, flavours = stages.turn(kernels, flavours, turn, usual=lab.default_kernel)
+    named: tuple[str, ...] = ()
+    if flavour == "all" and turn is None and words.tests:
+        flavours, others = stages.concerned(lab, flavours, words.tests)
+        named, words = words.tests, replace(words, tests=())
+        for other in others:
+            note(f"not under {other}, whose suites are others: --flavour {other} has them run")
     way = Way(
         words=words,
         provider=_one_of("provider", provider, ("qemu", "vagrant")),
@@ -117,6 +127,7 @@ def test(  # noqa: PLR0917 - typer calls it by name
     wanted = stages.Wanted(
         kernels=kernels,
         flavours=flavours,
+        tests=named,
         patches=chosen(patches),
         config=config,
         modules=tuple(module or ()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lab.errors import HostError, UserError
 from lab.image import build as images
@@ -31,6 +31,7 @@ class Wanted:
     """What the user asked to test.
 
     Attributes:
+        tests: that each flavour runs as far as its suites hold them; none: its suites.
         fragments: of the lab, on top of every flavour.
         modules: trees of the user's own, after those of the manifest.
         manifests_modules: whether the manifest's are wanted.
@@ -38,6 +39,7 @@ class Wanted:
 
     kernels: tuple[str, ...]
     flavours: tuple[str, ...]
+    tests: tuple[str, ...] = ()
     patches: tuple[str, ...] | None = None
     config: Path | None = None
     fragments: tuple[str, ...] = ()
@@ -169,7 +171,7 @@ def _stages_of(manifest: Manifest, wanted: Wanted, kernel: str, store: Store) ->
                 extra=wanted.fragments,
                 llvm=wanted.llvm,
             ),
-            tests=usual_tests(manifest, flavour),
+            tests=share_of(manifest, flavour, wanted.tests),
         )
         for flavour in wanted.flavours
     ]
@@ -229,6 +231,40 @@ def build(manifest: Manifest, wanted: Wanted, store: Store) -> list[Built]:
     stages = prepare(manifest, wanted, store)
     workshop.image()
     return [workshop.build(stage) for stage in stages]
+
+
+def concerned(
+    manifest: Manifest, flavours: Sequence[str], tests: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Flavours whose suites hold some of the tests, and those that have none of them.
+
+    Errors:
+        UserError: none has any.
+    """
+    there = tuple(name for name in flavours if share_of(manifest, name, tests))
+    if not there:
+        raise UserError(
+            f"no flavour's suites hold any of {', '.join(tests)}",
+            right="--flavour NAME runs what is named, whatever its suites are",
+        )
+    return there, tuple(name for name in flavours if name not in there)
+
+
+def share_of(manifest: Manifest, flavour: str, tests: Sequence[str]) -> tuple[str, ...]:
+    """Of some tests those that a flavour is for; its suites where there are none."""
+    usual = usual_tests(manifest, flavour)
+    if not tests or not manifest.flavour(flavour).suites:
+        return tuple(tests) or usual
+    kept = [part for test in tests for part in _common(test, usual)]
+    return tuple(dict.fromkeys(kept))
+
+
+def _common(test: str, suite: Sequence[str]) -> list[str]:
+    """What a test and a suite share: the test where it is in it, or what is of it there."""
+    path = PurePath(test.partition("::")[0])
+    if any(path.is_relative_to(one) for one in suite):
+        return [test]
+    return [one for one in suite if PurePath(one).is_relative_to(path)]
 
 
 def usual_tests(manifest: Manifest, flavour: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from lab.testing import stages
 from lab.testing.cell import Cell, load_cell
 from lab.testing.planning import Built, Way, plan
 from lab.testing.rig import root_of
-from lab.testing.stages import select, turn, usual_tests
+from lab.testing.stages import concerned, select, share_of, turn, usual_tests
 from lab.testing.times import Place, Times
 from lab.testing.words import Words, making_tests, sort_words
 
@@ -96,6 +96,35 @@ def test_suites_of_a_flavour_become_paths_each_once(tmp_path: Path) -> None:
     lab = manifest.read(file)
     assert usual_tests(lab, "race") == ("tests/e2e/smoke", "tests/e2e/xdp")
     assert usual_tests(lab, "default") == ("tests/e2e",)
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ((), ("tests/e2e/runtime", "tests/e2e/xdp/test_life.py")),
+        (("tests/e2e",), ("tests/e2e/runtime", "tests/e2e/xdp/test_life.py")),
+        (("tests/e2e/xdp",), ("tests/e2e/xdp/test_life.py",)),
+        (("tests/e2e/xdp/test_life.py::test_x[1]",), ("tests/e2e/xdp/test_life.py::test_x[1]",)),
+        (("tests/e2e/runtime/test_stop.py", "tests/e2e/lab"), ("tests/e2e/runtime/test_stop.py",)),
+        (("tests/e2e/lab", "tests/e2e/run"), ()),
+    ],
+)
+def test_a_flavour_of_all_runs_what_it_is_for(
+    tmp_path: Path, tests: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "flavours:\n  race: {fragments: [boot], suites: [shared]}\n"
+        "suites: {shared: [tests/e2e/runtime, tests/e2e/xdp/test_life.py]}\n"
+    )
+    lab = manifest.read(file)
+    assert share_of(lab, "race", tests) == expected
+    assert share_of(lab, "default", tests) == (tests or ("tests/e2e",))
+    there = ("default", "race") if expected else ("default",)
+    assert concerned(lab, ("default", "race"), tests)[0] == there
+    if not expected:
+        with pytest.raises(UserError, match="no flavour's suites hold any of tests/e2e/lab"):
+            concerned(lab, ("race",), tests)
 
 
 def test_kernels_are_chosen_once_each(tmp_path: Path) -> None:
