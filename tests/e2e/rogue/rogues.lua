@@ -829,6 +829,69 @@ chain = t
 setmetatable(chain, {__mode = "k"})
 collectgarbage()
 
+--- ephemerons_with_arrays: budget|fine
+collectgarbage("stop")
+local weak = {__mode = "k"}
+local links = setmetatable({}, weak)
+for _ = 1, 700 do links[function() end] = false end
+local keys = {}
+for key in next, links do keys[#keys + 1] = key end
+local low, high, last = 1, #keys, nil
+while low <= high do
+	if last then links[last] = keys[high] else head = keys[high] end
+	last = keys[high]
+	high = high - 1
+	if low <= high then
+		links[last] = keys[low]
+		last = keys[low]
+		low = low + 1
+	end
+end
+chain, arrays = links, {}
+-- Each of the rounds goes through all of them.
+for i = 1, 4 do
+	arrays[i] = setmetatable(table.create(40000), weak)
+	arrays[i][function() end] = function() end
+end
+---
+collectgarbage()
+
+--- variables_that_cannot_be_closed: budget
+local metatable = {__close = function() end}
+local lines = {"local x, f, n = ... if n == 0 then coroutine.yield() return end "}
+local object = setmetatable({}, metatable)
+for i = 1, 180 do lines[#lines + 1] = "local a" .. i .. " <close> = x " end
+lines[#lines + 1] = " f(x, f, n - 1) "
+local f = load(table.concat(lines))
+pending = coroutine.create(f)
+assert(coroutine.resume(pending, object, f, 560))
+metatable.__close = nil
+---
+coroutine.close(pending)
+
+--- strings_of_zeros: budget
+zeros = ("\0"):rep(300000)
+more = zeros .. "x"
+---
+return zeros < more
+
+--- hooks_of_a_thread: budget
+debug.sethook(function() end, "l", 1)
+local thread = coroutine.create(function() for _ = 1, 90000 do end end)
+debug.sethook()
+coroutine.resume(thread)
+
+--- closed_by_its_own_closing: fine
+local thread = coroutine.create(function()
+	local value <close> = setmetatable({}, {__close = function()
+		coroutine.close(coroutine.running())
+	end})
+	error("first")
+end)
+coroutine.resume(thread)
+local ok, why = coroutine.close(thread)
+assert(not ok and tostring(why):find("across a C-call boundary", 1, true), why)
+
 --- weak_mode_of_any_length: budget|fine
 collectgarbage("stop")
 local meta = {__mode = ("x"):rep(1 << 10):rep(1 << 10)}
