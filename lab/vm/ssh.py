@@ -21,6 +21,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from lab.errors import InfraError, UserError
 from lab.vm.argv import SSH_MAC
+from lab.vm.errors import CommandFailed
 from lab.vm.keep import Kept, attach
 
 #: The guest's address on QEMU's user network.
@@ -102,7 +103,10 @@ def ready(kept: Kept) -> Access:
     access.known_hosts.write_text(
         f"[127.0.0.1]:{access.port} {host.get_name()} {host.get_base64()}\n"
     )
-    machine.succeed("mkdir -p /root/.ssh /run/sshd")
+    try:
+        machine.succeed("mkdir -p /root/.ssh /run/sshd")
+    except CommandFailed as error:
+        raise InfraError(f"{kept.name} takes no key: {error.stderr.strip()}") from error
     machine.copy_to(
         f"{client.get_name()} {client.get_base64()} lab\n", "/root/.ssh/authorized_keys"
     )

@@ -53,16 +53,27 @@ def _relay(line: socket.socket) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is line:
-                    data = line.recv(65536)
-                    if not data:
-                        raise InfraError("the machine is gone")
-                    _write(data)
+                    _write(_heard(line))
                     continue
                 data = os.read(sys.stdin.fileno(), 4096)
                 before, escape, _ = data.partition(ESCAPE)
-                line.sendall(before)
+                try:
+                    line.sendall(before)
+                except ConnectionError as error:
+                    raise InfraError("the machine is gone") from error
                 if escape or not data:
                     return
+
+
+def _heard(line: socket.socket) -> bytes:
+    """What the guest says next; how the end of QEMU looks is a matter of moments."""
+    try:
+        data = line.recv(65536)
+    except ConnectionError as error:
+        raise InfraError("the machine is gone") from error
+    if not data:
+        raise InfraError("the machine is gone")
+    return data
 
 
 def _write(data: bytes) -> None:

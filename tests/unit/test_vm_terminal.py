@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from lab.errors import InfraError
 from lab.vm import terminal
 
 
@@ -47,3 +51,18 @@ def test_of_many_sizes_the_last_is_told_last(monkeypatch: pytest.MonkeyPatch) ->
             time.sleep(0.01)
     sizes = [f"stty -F /dev/hvc0 rows {rows} cols 80" for rows in (24, 49)]
     assert guest.told == sizes
+
+
+def test_a_machine_that_goes_is_told() -> None:
+    """QEMU may end between two keys: what was on its way then resets the connection."""
+
+    class Gone:
+        def recv(self, _: int) -> bytes:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(InfraError, match="the machine is gone"):
+        terminal._heard(cast("socket.socket", Gone()))
+    here, there = socket.socketpair()
+    there.close()
+    with here, pytest.raises(InfraError, match="the machine is gone"):
+        terminal._heard(here)
