@@ -56,7 +56,7 @@ struct lunatik_pool {
 	int inside;		/* those that the CPU is inside of */
 	s64 credit;		/* ns of it that they may still use */
 	unsigned long credited;	/* jiffies when that was last topped up */
-	u64 began;		/* time stamp counter when the outermost came in */
+	u64 began;		/* time stamp counter when the outermost came in, then 0 */
 };
 
 static DEFINE_PER_CPU(struct lunatik_pool, pool);
@@ -332,12 +332,13 @@ static void earn(struct lunatik_runtime *runtime)
 	top_up(&runtime->credit, &runtime->credited, runtime->caps.share);
 }
 
-static __always_inline void spend(struct lunatik_runtime *runtime)
+static __always_inline u64 spend(struct lunatik_runtime *runtime)
 {
 	u64 spent = read_clock(runtime);
 
 	runtime->time += spent;
 	runtime->credit -= spent;
+	return spent;
 }
 
 /* In an interrupt runtime: is there something left for it of what all may use? */
@@ -346,19 +347,28 @@ static __always_inline bool pool_has_some(void)
 	struct lunatik_pool *mine = this_cpu_ptr(&pool);
 
 	if (mine->inside > 1)
-		return mine->credit > ns_of_ticks(rdtsc() - mine->began);
+		return mine->credit > (mine->began ? ns_of_ticks(rdtsc() - mine->began) : 0);
 	top_up(&mine->credit, &mine->credited, lunatik_interrupt_total());
-	mine->began = rdtsc();
 	return mine->credit > 0;
 }
 
-/* The outermost has used what those inside of it have as well. */
-static __always_inline void pool_spend(void)
+static __always_inline void pool_start(const struct lunatik_runtime *runtime)
 {
 	struct lunatik_pool *mine = this_cpu_ptr(&pool);
 
 	if (mine->inside == 1)
-		mine->credit -= ns_of_ticks(rdtsc() - mine->began);
+		mine->began = runtime->clock.ticks;
+}
+
+/* The outermost has used what those inside of it have as well. */
+static __always_inline void pool_spend(u64 spent)
+{
+	struct lunatik_pool *mine = this_cpu_ptr(&pool);
+
+	if (mine->inside == 1) {
+		mine->credit -= spent;
+		mine->began = 0;
+	}
 }
 
 static bool shared(struct lunatik_runtime *runtime)
@@ -463,6 +473,8 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 	runtime->pace = pace;
 	runtime->entries++;
 	start_clock(runtime);
+	if (runtime->context != LUNATIK_PROCESS)
+		pool_start(runtime);
 	return 0;
 
 leave:
@@ -475,11 +487,12 @@ leave:
 
 static __always_inline void leave(struct lunatik_runtime *runtime, unsigned long flags)
 {
-	spend(runtime);
+	u64 spent = spend(runtime);
+
 	if (runtime->context == LUNATIK_PROCESS) {
 		leave_process(runtime);
 	} else {
-		pool_spend();
+		pool_spend(spent);
 		leave_interrupt(runtime, flags);
 	}
 }
