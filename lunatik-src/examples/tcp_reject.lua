@@ -27,6 +27,7 @@ local function filter(skb)
 	return ACCEPT
 end
 
+-- With conntrack fragments are put together: a port in a part is nobody's.
 for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_IN} do
-	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place}
+	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place, conntrack = true}
 end

@@ -159,6 +159,35 @@ static unsigned int length_said(const struct sk_buff *skb, __be16 field, unsigne
 	return skb->len - skb_network_offset(skb) - before;
 }
 
+/*
+ * Somewhere else than where it goes now: the sum covers the last address of the
+ * route, not the header's.
+ */
+static bool source_routed_ipv4(const struct iphdr *header)
+{
+	const u8 *options = (const u8 *)(header + 1);
+	int left = header->ihl * 4 - sizeof(*header);
+	int size;
+
+	for (; left > 0 && *options != IPOPT_END; options += size, left -= size) {
+		size = *options == IPOPT_NOOP ? 1 : left > 1 ? options[1] : 0;
+		if (!size || size > left)
+			return false;
+		if ((*options == IPOPT_LSRR || *options == IPOPT_SSRR) && size > 2 &&
+		    options[2] <= size)
+			return true;
+	}
+	return false;
+}
+
+static bool source_routed_ipv6(const struct sk_buff *skb)
+{
+	int flags = IP6_FH_F_SKIP_RH;	/* those that are used up */
+	unsigned int offset = 0;
+
+	return ipv6_find_hdr(skb, &offset, NEXTHDR_ROUTING, NULL, &flags) == NEXTHDR_ROUTING;
+}
+
 static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
 {
 	int offset = skb_network_offset(skb);
@@ -178,6 +207,8 @@ static int transport_ipv4(struct sk_buff *skb, struct transport *transport)
 	if (size < sizeof(*header) || length < size || length > skb->len - offset)
 		return -EINVAL;
 	ip_send_check(header);
+	if (source_routed_ipv4(header))
+		return -EPROTONOSUPPORT;
 	transport->start = offset + size;
 	transport->length = length - size;
 	transport->protocol = ip_is_fragment(header) ? 0 : header->protocol;
@@ -198,6 +229,8 @@ static int transport_ipv6(struct sk_buff *skb, struct transport *transport)
 
 	if (ret)
 		return ret;
+	if (source_routed_ipv6(skb))
+		return -EPROTONOSUPPORT;
 	protocol = ipv6_hdr(skb)->nexthdr;
 	start = ipv6_skip_exthdr(skb, offset + sizeof(*header), &protocol, &fragment);
 	header = ipv6_hdr(skb);
@@ -271,6 +304,15 @@ static int transport_find(struct sk_buff *skb, struct transport *transport)
 static bool chained(const struct sk_buff *skb)
 {
 	return skb_is_gso(skb) && skb_shinfo(skb)->gso_type & SKB_GSO_FRAGLIST;
+}
+
+/*
+ * SCTP's super packet: what goes out are the packets of its list, each as it is.
+ * Who makes one buffer of them, or of some, leaves GSO without the rest.
+ */
+static bool listed(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb) && skb_shinfo(skb)->gso_size == GSO_BY_FRAGS;
 }
 
 /*
@@ -457,6 +499,8 @@ static int window_write(void *lent, size_t offset, const void *from, size_t leng
 	ret = packet_join(skb);
 	if (ret)
 		return ret;
+	if (listed(skb) && start + (int)length > (int)skb_headlen(skb))
+		return -EOPNOTSUPP;
 	ret = skb_ensure_writable(skb, max(start + (int)length, 0));
 	if (ret)
 		return ret;
@@ -693,6 +737,8 @@ static int packet_resize(lua_State *L)
 		copy_account(L, packet->copy, SKB_TRUESIZE(skb_headroom(skb) + length));
 	if (length < skb->len && length < packet_least(skb))
 		lunatik_throw(L, EINVAL);
+	if (listed(skb))
+		lunatik_throw(L, EOPNOTSUPP);
 	sum_forget(skb);
 	lunatik_try(L, packet_join(skb));
 	if (length <= skb->len) {
@@ -801,8 +847,8 @@ static struct sk_buff *packet_duplicate(lua_State *L, const struct sk_buff *skb)
 {
 	struct sk_buff *copy;
 
-	/* skb_copy() warns about it. */
-	if (chained(skb))
+	/* skb_copy() makes one buffer: of the first it warns about that itself. */
+	if (chained(skb) || listed(skb))
 		lunatik_throw(L, EOPNOTSUPP);
 	lunatik_charge(L, COPY_COST + skb->len / 32);
 	copy = skb_copy(skb, lunatik_gfp(L) | __GFP_NOWARN);
@@ -835,6 +881,13 @@ static struct net_device *forward_device(const struct packet *packet, struct net
 	       dev_get_by_index_rcu(net, packet->copy->ifindex) : NULL;
 }
 
+/* A routed packet has its way out already, and still the header that it came with. */
+static bool link_of_way_in(const struct nf_hook_state *state)
+{
+	return (state->pf == NFPROTO_IPV4 || state->pf == NFPROTO_IPV6) &&
+	       state->hook == NF_INET_POST_ROUTING;
+}
+
 /* Send a copy out of the packet's own device, link header included. */
 static int packet_forward(lua_State *L)
 {
@@ -844,7 +897,7 @@ static int packet_forward(lua_State *L)
 	struct sk_buff *skb = packet->skb;
 	struct sk_buff *frame;
 
-	if (!dev || !link_present(skb) ||
+	if (!dev || !link_present(skb) || link_of_way_in(lending->state) ||
 	    skb_network_offset(skb) - skb_mac_offset(skb) < dev->min_header_len)
 		lunatik_throw(L, EINVAL);
 	sending_check(L, lending);

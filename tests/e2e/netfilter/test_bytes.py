@@ -5,8 +5,14 @@ from __future__ import annotations
 
 import pytest
 from frames import replay
-from scapy.layers.inet import IP, UDP, fragment
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, PadN
+from scapy.layers.inet import IP, UDP, IPOption_LSRR, fragment
+from scapy.layers.inet6 import (
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
 from scapy.packet import Raw
 from wiring import ROUTED, SET16, flow, hook, wire
 
@@ -108,6 +114,29 @@ def test_headers_longer_than_their_payload_have_no_sum(machine: Machine) -> None
     packet = IPv6(src="fd01::2", dst="fd02::2", plen=4) / IPv6ExtHdrDestOpt()
     replay(machine, packet / UDP(dport=9999) / Raw(bytes(64)))
     machine.wait_until_succeeds("dmesg | grep 'sum.*false.*EINVAL'")
+
+
+@pytest.mark.parametrize(("left", "said"), [(1, "false.*EPROTONOSUPPORT"), (0, "true")])
+def test_a_source_route_has_its_sum_elsewhere(machine: Machine, left: int, said: str) -> None:
+    """It covers the last address of the route: not to be made here, until that is reached."""
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "NETDEV",
+        "netdev.INGRESS",
+        """
+        if skb:data("mac"):getstring(6, 6) == "\\2\\0\\0\\0\\0\\x99" then
+            print("sum", pcall(skb.checksum, skb))
+        end
+        return ACCEPT""",
+        options='dev = "ra"',
+    )
+    route = IPv6ExtHdrRouting(type=2, segleft=left, addresses=["fd02::9"])
+    six = IPv6(src="fd01::2", dst="fd02::2") / route / UDP(dport=9999) / Raw(bytes(64))
+    option = IPOption_LSRR(routers=["10.2.0.9"], pointer=4 if left else 8)
+    four = IP(src="10.1.0.2", dst="10.2.0.2", options=[option]) / UDP(dport=9999) / Raw(bytes(64))
+    replay(machine, six, four)
+    machine.wait_until_succeeds(f"test $(dmesg | grep -c 'sum.*{said}') = 2")
 
 
 def test_write_does_not_reach_who_listens_on_the_wire(machine: Machine) -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from frames import bring
+from frames import bring, replay
 from scapy.layers.dns import DNS, DNSQR
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.packet import Raw
 from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
@@ -255,6 +256,19 @@ def test_tcp_reject(node: Machine) -> None:
     node.succeed("ip netns exec b ss -Hltn | grep -q ':8080 '")
 
 
+def test_tcp_reject_puts_fragments_together(node: Machine) -> None:
+    """The port may stand in one of them and the flags in the next."""
+    syn = IP(src="10.1.0.2", dst="10.2.0.2", id=7) / TCP(sport=4000, dport=8080, flags="S")
+    tally(node, "input", namespace="b", came="tcp dport 8080")
+    replay(node, *fragment(syn, fragsize=8))
+    assert tallied(node, "came", namespace="b") == 1
+    node.succeed("lunatik run examples/tcp_reject softirq")
+    tally(node, "input", namespace="a", **REFUSALS)
+    replay(node, *fragment(syn, fragsize=8))
+    assert refusals(node, namespace="a") == (1, 0)
+    assert tallied(node, "came", namespace="b") == 1
+
+
 @pytest.mark.parametrize("near", ["10.1.0.1", "fd01::1"])
 def test_port_knock(node: Machine, near: str) -> None:
     node.succeed(f"nc -lk {near} 2222 </dev/null >/dev/null 2>&1 &")
@@ -278,6 +292,27 @@ def test_rate_limit(node: Machine, near: str, far: str) -> None:
     assert 20 <= passed <= 100
     value = node.lua(f"return require('lunatik')._ENV.rates['{packed(near)}'] & 0xfffff")
     assert int(value) <= 20
+
+
+def test_rate_limit_counts_fragments(node: Machine) -> None:
+    """Those behind the first have no port, and a source all the same."""
+    node.succeed("lunatik run examples/rate_limit softirq")
+    parts = [
+        *(
+            IP(src="10.1.0.2", dst="10.2.0.2", id=1 + n, frag=9) / Raw(bytes(64))
+            for n in range(300)
+        ),
+        *(
+            IPv6(src="fd01::2", dst="fd02::2")
+            / IPv6ExtHdrFragment(id=1 + n, offset=9, nh=17)
+            / Raw(bytes(64))
+            for n in range(300)
+        ),
+    ]
+    tally(node, "postrouting", four="ip saddr 10.1.0.2", six="ip6 saddr fd01::2")
+    replay(node, *parts)
+    for family in ("four", "six"):
+        assert 20 <= tallied(node, family) <= 100
 
 
 def test_rate_limit_outlives_forged_sources(node: Machine) -> None:

@@ -348,6 +348,24 @@ def test_packet_inside_a_tunnel_has_no_link_header_to_be_sent_with(machine: Mach
     machine.wait_until_succeeds("dmesg | grep 'outer.*true.*false.*EINVAL'")
 
 
+def test_a_routed_packet_has_the_header_that_it_came_with(machine: Machine) -> None:
+    """Out of its way out that would be a frame from somebody else, to us."""
+    wire(machine, ROUTED)
+    hook(
+        machine,
+        "IPV4",
+        "inet.POST_ROUTING",
+        """
+        if port(skb) == 9999 then
+            local copy = skb:copy()
+            print("routed", pcall(skb.forward, skb), pcall(copy.forward, copy))
+        end
+        return ACCEPT""",
+    )
+    assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    machine.wait_until_succeeds("dmesg | grep 'routed.*false.*false.*EINVAL'")
+
+
 def test_packet_of_a_tunnel_is_answered_and_goes_its_way(machine: Machine) -> None:
     wire(machine, ROUTED)
     # A tunnel of any end: what came is handed on with where it came from, in a route's place.
