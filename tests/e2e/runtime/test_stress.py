@@ -10,7 +10,6 @@ import pytest
 from lab.vm.machine import Machine
 
 STRESS = Path(__file__).with_name("stress.py")
-SECONDS = 60
 AT_A_TIME = 20
 
 MEMBER = """
@@ -30,12 +29,12 @@ return function() while not thread.shouldstop() do linux.schedule(1) end end
 """
 
 
-def fight(machine: Machine) -> None:
+def fight(machine: Machine, seconds: int) -> None:
     """Run the stress, and see that nothing is left."""
     machine.copy_to(MEMBER.encode(), "/lib/modules/lua/member.lua")
     machine.copy_to(WORKER.encode(), "/lib/modules/lua/worker.lua")
     machine.copy_to(STRESS, "/tmp/stress.py")
-    done = machine.execute(f"python3 /tmp/stress.py {SECONDS}", timeout=SECONDS + 60)
+    done = machine.execute(f"python3 /tmp/stress.py {seconds}", timeout=seconds + 60)
     print(done.stdout)
     assert done.status == 0, done.stderr
     machine.wait_until_succeeds('test -z "$(lunatik list)"')
@@ -45,15 +44,17 @@ def fight(machine: Machine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.limit(240)
-def test_four_at_once(machine: Machine) -> None:
-    fight(machine)
+@pytest.mark.amount(60, in_ci=15)
+def test_four_at_once(machine: Machine, amount: int) -> None:
+    fight(machine, amount)
 
 
 @pytest.mark.slow
 @pytest.mark.limit(240)
 @pytest.mark.machine(cpus=2)
-def test_four_at_once_on_two_processors(machine: Machine) -> None:
-    fight(machine)
+@pytest.mark.amount(60, in_ci=15)
+def test_four_at_once_on_two_processors(machine: Machine, amount: int) -> None:
+    fight(machine, amount)
 
 
 #: Leaves a device, a table and what is in it to whoever takes it down.
@@ -85,7 +86,7 @@ done
 
 @pytest.mark.slow
 @pytest.mark.limit(2400)
-@pytest.mark.amount(500, in_ci=100)
+@pytest.mark.amount(500, in_ci=40)
 def test_five_hundred_loads(machine: Machine, amount: int) -> None:
     """Each with a runtime and its bindings in between: there is something to take down.
 
