@@ -13,6 +13,7 @@ import hashlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parent
 OWN = Path(sys.prefix) == ROOT / ".venv"
 STATUS_FILE = os.environ.pop("LAB_STATUS_FILE", "")
 CALLED_FROM = os.environ.pop("LAB_CALLED_FROM", str(ROOT))
+NO_TESTS = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob")
+"""Words after which comes no test that is to be run."""
 
 
 def hand_on(number: int, _: FrameType | None) -> None:
@@ -51,7 +54,7 @@ def e2e(session: nox.Session) -> None:
     """Build, boot and test: everything in tests/e2e, or what the arguments choose."""
     prepare(session)
     # Not everybody wants libvirt on their host.
-    vagrant = ("--for", "vagrant") if "vagrant" in " ".join(session.posargs) else ()
+    vagrant = ("--for", "vagrant") if wants_vagrant(session.posargs) else ()
     lab(session, "doctor", "--install", *vagrant)
     lab_test(session, *session.posargs)
 
@@ -112,6 +115,26 @@ def box(session: nox.Session) -> None:
     prepare(session)
     lab(session, "doctor", "--install", "--for", "vagrant")
     lab(session, "image", "box", *session.posargs)
+
+
+def wants_vagrant(words: Sequence[str]) -> bool:
+    """Whether words for ``lab test`` name the provider, or tests that are run on it."""
+    before = ""
+    for word in words:
+        if word == "--provider=vagrant" or (before, word) == ("--provider", "vagrant"):
+            return True
+        if not word.startswith("-") and before not in NO_TESTS and is_of_vagrant(word):
+            return True
+        before = word
+    return False
+
+
+def is_of_vagrant(test: str) -> bool:
+    """Whether a test, as typed, is one that vagrant runs; the path is the user's or the root's."""
+    path = test.partition("::")[0]
+    places = (Path(os.path.normpath(base / path)) for base in (Path(CALLED_FROM), ROOT))
+    place = next((place for place in places if place.exists()), None)
+    return place is not None and place.is_relative_to(ROOT / "tests/e2e/vagrant")
 
 
 def guest_scripts() -> list[str]:

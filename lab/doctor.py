@@ -7,12 +7,15 @@ program that is missing asks here (``package_of``), and so does ``--install``.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,12 @@ DISK_NEEDED = 8 * GIB
 """One kernel in one flavour."""
 MEMORY_WANTED = 6 * GIB
 MEMORY_NEEDED = 2 * GIB
+
+LISTS = Path("/var/lib/apt/lists")
+"""apt's; we lock the directory itself, which every user can open and apt leaves alone."""
+LOCK_TIMEOUT = 600.0
+"""Seconds to wait for whoever else installs something."""
+LOCK_POLL = 0.2
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -183,13 +192,30 @@ def install(features: Iterable[str] = ()) -> list[str]:
         features: as for ``check``.
 
     Raises:
-        HostError: we may not (names the one command), or apt-get failed.
+        HostError: we may not (names the one command), apt-get failed, or another
+            lab has been installing for too long.
     """
     features = tuple(features)
     missing = missing_packages(features)
     if not missing:
         return []
-    apt = [*_as_root(missing), "apt-get", "-q"]
+    root = _as_root(missing)
+    with _alone():
+        # Whoever was before us may have installed the same.
+        missing = missing_packages(features)
+        if missing:
+            _install(missing, root)
+    left = missing_packages(features)
+    if left:
+        raise HostError(
+            f"{', '.join(left)} cannot be had in a version that serves",
+            right="the lab wants Debian 12 or newer",
+        )
+    return missing
+
+
+def _install(missing: list[str], root: list[str]) -> None:
+    apt = [*root, "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_TIMEOUT:.0f}"]
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     note(f"installing {', '.join(missing)}")
     try:
@@ -202,13 +228,42 @@ def install(features: Iterable[str] = ()) -> list[str]:
             f"apt-get could not install what is missing: {error.what}",
             right=f"run: {install_command(missing)}",
         ) from None
-    left = missing_packages(features)
-    if left:
-        raise HostError(
-            f"{', '.join(left)} cannot be had in a version that serves",
-            right="the lab wants Debian 12 or newer",
-        )
-    return missing
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One lab of the host at a time: `apt-get update` of Debian 12 (apt 2.6) gives up where
+    its lists are locked, whatever DPkg::Lock::Timeout says.
+
+    Raises:
+        HostError: the time limit has passed.
+    """
+    place = None
+    with suppress(OSError):  # where apt keeps its lists elsewhere
+        place = os.open(LISTS, os.O_RDONLY)
+    try:
+        if place is not None and not _lock(place):
+            note("waiting for another lab that installs packages")
+            deadline = time.monotonic() + LOCK_TIMEOUT
+            while not _lock(place):
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"another lab has been installing packages for {LOCK_TIMEOUT:.0f} s",
+                        right="see what its apt-get waits for",
+                    )
+                time.sleep(LOCK_POLL)
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
+
+
+def _lock(place: int) -> bool:
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _as_root(missing: list[str]) -> list[str]:

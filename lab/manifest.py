@@ -36,6 +36,9 @@ from lab.paths import expand
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where lab.yaml, lunatik-src, kernel-patches and the rest stand."""
 
+MOST_PATIENT = 1000
+"""More than this is a slip of the finger, and days until something is given up."""
+
 WHOLE = ("kernels.*.source", "series.*")
 """Mappings of which an overlay replaces all or nothing: they are a choice of one kind."""
 
@@ -198,7 +201,7 @@ class FlavourSpec(Entry):
 
     fragments: Names
     memory: Annotated[StrictInt, Field(ge=64)] = 512
-    patience: Annotated[StrictInt, Field(ge=1)] = 1
+    patience: Annotated[StrictInt, Field(ge=1, le=MOST_PATIENT)] = 1
     cmdline: Names = ()
     suites: Names = ()
     shared: StrictBool = False
@@ -291,6 +294,12 @@ class Manifest(Entry):
         for section in ("kernels", "flavours", "series", "modules", "lua", "images", "suites"):
             for name in getattr(self, section):
                 self._check_name(section, name)
+        for name, tests in self.suites.items():
+            if not tests:
+                # pytest would take no path for all that there is.
+                raise self._key_at("suites", name).error(
+                    f"the suite `{name}` is empty", "name tests, such as [tests/e2e/smoke]"
+                )
         self._refers(self, "default_kernel", to=self.kernels, what="kernel")
         self._refers(self, "default_image", to=self.images, what="image")
         for kernel in self.kernels.values():

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -45,6 +46,9 @@ FULL = 4 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 ELSEWHERE = "set LAB_CACHE to a directory of your own"
+
+UNFIT = re.compile(r"[\s:]")
+"""The kernel's Makefile refuses to build where one of these is in a path."""
 
 RECENT = 3600.0
 """Seconds after its last use in which ``gc`` takes nothing for its size alone."""
@@ -112,6 +116,7 @@ class Store:
         self.root = default_root() if root is None else root.absolute()
         self._known: dict[tuple[str, str], Artifact] = {}
         self._held: list[IO[bytes]] = []
+        _refuse_unfit(self.root)
         with _disk_errors(self.root):
             self._make_places()
             self._sweep()
@@ -552,6 +557,18 @@ def _holder(path: Path) -> str:
 def _own_command() -> str:
     words = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")
     return " ".join(words)[:200].strip()
+
+
+def _refuse_unfit(root: Path) -> None:
+    # make goes by the real path, too; pathlib's resolve() does not bear a loop of links.
+    for path in (os.fspath(root), os.path.realpath(root)):
+        if UNFIT.search(path):
+            raise HostError(
+                "the store cannot be here: no kernel can be built below a path with a blank"
+                " or a colon in it",
+                file=path,
+                right=ELSEWHERE,
+            )
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def inputs(recipe: BoxRecipe, debian: Recipe) -> dict[str, Json]:
     return {
         "way": WAY,
         "packages": images.packages(debian),
-        "program": images.files(debian.resolve("program")),
+        "program": images.files(debian.resolve("program"), follow=True),
         "overlay": images.files(recipe.resolve("overlay")),
         "key": seal.digest_file(recipe.resolve("key")),
         "version": recipe.version,

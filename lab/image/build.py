@@ -11,6 +11,7 @@ the tree can be unpacked by any user.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 
 #: With mmdebstrap's own settings goes the host's proxy, password and all.
 PRIVATE = ("etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list")
+
+#: Of apt, about a suite that a mirror does not have.
+NO_RELEASE = "does not have a Release file"
 
 HOOKS = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 
@@ -105,20 +109,29 @@ def inputs(recipe: Recipe) -> dict[str, Json]:
     """Everything that decides what an image is."""
     return {
         "packages": packages(recipe),
-        "program": files(recipe.resolve("program")),
+        "program": files(recipe.resolve("program"), follow=True),
         "names": list(recipe.names),
         "power": list(recipe.power),
         "overlay": files(recipe.resolve("overlay")),
     }
 
 
-def files(directory: Path) -> dict[str, Json]:
-    """Content and mode of each file below a directory."""
-    return {
-        str(path.relative_to(directory)): [seal.digest_file(path), path.stat().st_mode & 0o777]
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
+def files(directory: Path, *, follow: bool = False) -> dict[str, Json]:
+    """Content and mode of each file below a directory, and where each link leads.
+
+    Args:
+        follow: whether a link to a file counts as that file, which is what a compiler
+            reads.  In a root file system links stay links: what they lead to is the
+            guest's, and if the host has such a file, it is another.
+    """
+    found: dict[str, Json] = {}
+    for path in sorted(directory.rglob("*")):
+        name = str(path.relative_to(directory))
+        if path.is_symlink() and not (follow and path.is_file()):
+            found[name] = ["link", str(path.readlink())]
+        elif path.is_file():
+            found[name] = [seal.digest_file(path), path.stat().st_mode & 0o777]
+    return found
 
 
 def _record(name: str, artifact: Artifact) -> Image:
@@ -238,9 +251,22 @@ def _explain(recipe: Recipe, error: ProgramFailed) -> UserError | HostError | In
         )
     if "No space left on device" in text:
         return HostError(f"no space left on the disk while the image was made:\n{said}")
-    if "Could not resolve" in text or "Could not connect" in text or "Failed to fetch" in text:
+    away = "Could not resolve" in text or "Could not connect" in text
+    if not away and _has_no_release(recipe.suite, text):
+        return recipe.where("suite").error(
+            f"the Debian mirror has no suite `{recipe.suite}`",
+            right="bookworm, say; or a mirror that has it",
+        )
+    # Also where it is the security updates that a mirror has not.
+    if away or "Failed to fetch" in text or NO_RELEASE in text:
         return HostError(f"the Debian mirror cannot be reached:\n{said}")
     return InfraError(f"mmdebstrap failed:\n{said}")
+
+
+def _has_no_release(suite: str, text: str) -> bool:
+    """Whether apt says that the mirror lacks a suite, and not only a file of it."""
+    release = rf"[ /]{re.escape(suite)}[ /](In)?Release"
+    return bool(re.search(rf"{release}' {NO_RELEASE}|{release}\s+404\b", text))
 
 
 def _add_own(recipe: Recipe, tree: Path) -> None:

@@ -10,8 +10,11 @@ from lab.errors import HostError, UserError
 from lab.process import ProgramFailed
 from lab.progress import progress
 from lab.seal import digest
-from lab.sources.git import git
+from lab.sources.git import git, of_remotes
 from lab.store import Json, Store
+
+WHOLE = "--depth=2147483647"
+"""git's way to say all of the history, also of what was fetched without it before."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -84,6 +87,7 @@ def _resolve_remote(url: str, ref: str, *, who: str) -> str:
     listed = git(
         *("ls-remote", "--exit-code", "--", url, ref, f"{ref}^{{}}"),
         directory=Path("/"),
+        env=of_remotes(Path("/")),
         check=False,
     )
     refs: dict[str, str] = {}
@@ -105,16 +109,27 @@ def _resolve_remote(url: str, ref: str, *, who: str) -> str:
 def _fetch(bare: Path, url: str, *, ref: str, commit: str) -> None:
     if _has(bare, commit):
         return
+    env = of_remotes(bare)
     with progress(f"fetch {ref} of {url}") as step:
 
         def show(line: str) -> None:
             step.update(detail=line.rsplit("\r", 1)[-1][:60])
 
-        # Not every server gives a commit by its hash; then the ref must do.
-        for wanted, depth in ((commit, ("--depth=1",)), (ref, ())):
+        # Not every server gives a commit by its hash; then the ref must do, and if
+        # that has moved on, what led to it.
+        for wanted, whole in dict.fromkeys(((commit, False), (ref, False), (ref, True))):
             fetched = git(
-                *("fetch", "--progress", "--no-tags", *depth, "--", url, wanted),
+                *(
+                    "fetch",
+                    "--progress",
+                    "--no-tags",
+                    *_depth(bare, whole=whole),
+                    "--",
+                    url,
+                    wanted,
+                ),
                 directory=bare,
+                env=env,
                 check=False,
                 on_line=show,
             )
@@ -126,6 +141,13 @@ def _fetch(bare: Path, url: str, *, ref: str, commit: str) -> None:
         f"{url} no longer has the commit {commit[:12]} that lab.lock wants for `{ref}`",
         right="`lab kernel update` moves the lock",
     )
+
+
+def _depth(bare: Path, *, whole: bool) -> tuple[str, ...]:
+    if not whole:
+        return ("--depth=1",)
+    # Plain HTTP servers know no depth, and leave nothing shallow either.
+    return (WHOLE,) if (bare / "shallow").exists() else ()
 
 
 def _has(repository: Path, commit: str) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,6 +36,27 @@ SETTINGS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.quotePath=false"),
 )
+
+SLOWEST = {
+    # Of HTTP: bytes a second, and the seconds after which less than that ends it.
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GIT_HTTP_LOW_SPEED_TIME": "120",
+}
+
+SSH = "ssh -oBatchMode=yes -oConnectTimeout=60 -oServerAliveInterval=30"
+"""It asks nobody, and notices within two minutes that the other end is gone."""
+
+
+def of_remotes(directory: Path) -> dict[str, str]:
+    """Variables with which git does not wait for a remote for ever.
+
+    What the user has set, or how they want ssh to be called, stays as it is.
+    """
+    env = {name: value for name, value in SLOWEST.items() if name not in os.environ}
+    ssh = git("config", "--get", "core.sshCommand", directory=directory, check=False)
+    if ssh.status != 0 and not {"GIT_SSH", "GIT_SSH_COMMAND"} & set(os.environ):
+        env["GIT_SSH_COMMAND"] = SSH
+    return env
 
 
 def git(

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import UserError
+from lab.manifest import MOST_PATIENT
 
 
 class Peer(BaseModel):
@@ -29,7 +30,7 @@ class Peer(BaseModel):
     flavour: str
     kernel: str
     modules: str | None = None
-    patience: float = Field(default=1.0, gt=0)
+    patience: float = Field(default=1.0, gt=0, le=MOST_PATIENT)
     memory: int = Field(default=512, ge=64)
     cmdline: tuple[str, ...] = ()
 
@@ -67,7 +68,7 @@ class Cell(BaseModel):
     flavour: str
     provider: str = "qemu"
     accel: str = "auto"
-    patience: float = Field(default=1.0, gt=0)
+    patience: float = Field(default=1.0, gt=0, le=MOST_PATIENT)
     memory: int = Field(default=512, ge=64)
     cmdline: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()

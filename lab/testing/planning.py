@@ -43,6 +43,11 @@ def called(kernel: str, flavour: str, *, llvm: bool) -> str:
     return f"{kernel}-{flavour}" + ("-llvm" if llvm else "")
 
 
+def plain(name: str) -> str:
+    """A name as that of a directory, in which not all can be that a tree is called."""
+    return re.sub(r"[^\w.+-]+", "-", name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Way:
     """How the tests are to be run; the same for every cell of a run."""
@@ -91,7 +96,7 @@ def _peer(stage: Built) -> Peer:
 
 def _cells(stage: Built, way: Way, *, run: str, times: Times) -> Iterator[Cell]:
     place = Place(kernel=stage.kernel.name, flavour=stage.kernel.flavour)
-    base = re.sub(r"[^\w.+-]+", "-", stage.name)
+    base = plain(stage.name)
     cell = Cell(
         run=run,
         name=f"{base}-1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePath
 
 from lab.errors import HostError, UserError
@@ -18,7 +19,7 @@ from lab.modules.tree import ModuleTree, module_trees
 from lab.paths import expand
 from lab.results.record import Untested
 from lab.store import Store
-from lab.testing.planning import Built, called
+from lab.testing.planning import Built, called, plain
 
 USUAL_FLAVOUR = "default"
 
@@ -74,7 +75,7 @@ def select(
     """Kernels and flavours by name, each once; "all" is every one of the manifest.
 
     Errors:
-        UserError: there is no such one, or two kernels have one name.
+        UserError: there is no such one, or two kernels or two cells have one name.
     """
     words = asked or (manifest.default_kernel,)
     named = ((manifest.kernels if word == "all" else (word,)) for word in words)
@@ -85,7 +86,7 @@ def select(
     for name in kernels:
         if not is_path(name):
             manifest.kernel(name)
-    _refuse_namesakes(manifest, kernels)
+    _refuse_namesakes(manifest, kernels, flavours)
     return kernels, flavours
 
 
@@ -104,7 +105,7 @@ def turn(
     return (kernel,), (flavour,)
 
 
-def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str]) -> None:
+def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str], flavours: Sequence[str]) -> None:
     # Cells are called after their kernels, and a tree after its directory.
     known: dict[str, str] = {}
     for word in kernels:
@@ -115,6 +116,16 @@ def _refuse_namesakes(manifest: Manifest, kernels: Sequence[str]) -> None:
                 right="give one a name of its own in lab.local.yaml, or test one after the other",
             )
         known[name] = word
+    cells: dict[str, str] = {}
+    for name, flavour in product(known, flavours):
+        pair = f"kernel `{name}`, flavour `{flavour}`"
+        cell = plain(called(name, flavour, llvm=False))
+        if cell in cells:
+            raise UserError(
+                f"{cells[cell]} and {pair} would both be the cell `{cell}`",
+                right="give one of them another name, or test one after the other",
+            )
+        cells[cell] = pair
 
 
 def _plain(manifest: Manifest, word: str) -> str:

@@ -145,6 +145,36 @@ def test_kernels_of_one_name_are_refused(tmp_path: Path) -> None:
             select(lab, pair, flavour="default")
 
 
+def test_cells_of_one_name_are_refused(tmp_path: Path) -> None:
+    spec = "source: {path: linux}"
+    (tmp_path / "lab.yaml").write_text(
+        'default_kernel: "6.12"\ndefault_image: i\n'
+        f'kernels:\n  "6.12":\n    {spec}\n  "6.12-debug":\n    {spec}\n'
+        "flavours:\n  x: {fragments: []}\n  debug-x: {fragments: []}\n"
+        "images:\n  i: {recipe: i.yaml}\n"
+    )
+    lab = manifest.read(tmp_path / "lab.yaml", root=tmp_path)
+    words = "kernel `6.12-debug`, flavour `x` would both be the cell `6.12-debug-x`"
+    with pytest.raises(UserError, match=f"kernel `6.12`, flavour `debug-x` and {words}"):
+        select(lab, ["all"], flavour="all")
+    assert select(lab, ["all"], flavour="x")[1] == ("x",)
+    assert select(lab, ["6.12"], flavour="all")[1] == ("x", "debug-x")
+    trees = [tmp_path / "my tree", tmp_path / "my-tree"]
+    for tree in trees:
+        tree.mkdir()
+    with pytest.raises(UserError, match="would both be the cell `my-tree-x`"):
+        select(lab, [str(tree) for tree in trees], flavour="x")
+
+
+@pytest.mark.parametrize("value", ["1e20", "Infinity", "NaN", "-1"])
+def test_a_cell_has_no_endless_patience(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "cell.json"
+    Cell(run="r", name="x-1", kernel="k", image="i", flavour="x", patience=7).save(file)
+    file.write_text(file.read_text().replace("7.0", value))
+    with pytest.raises(UserError, match="not a cell: patience"):
+        load_cell(file)
+
+
 def test_a_users_tree_makes_a_name_that_is_a_directory() -> None:
     found = names(built("my tree/../x", "default"), way=Way(words=WORDS))
     assert found == ["my-tree-..-x-default-1"]

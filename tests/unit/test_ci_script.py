@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-CI_RUN = Path(__file__).resolve().parents[2] / ".ci" / "run"
+ROOT = Path(__file__).resolve().parents[2]
+CI_RUN = ROOT / ".ci" / "run"
 PASSED = "======= 12 passed, 1 skipped in 3.21s ======="
 FAILED = "\\033[31m= 1 failed, 3 passed in 60.10s (0:01:00) =\\033[0m"
 LAB_SUM = "12 passed in 5.10s"
@@ -43,6 +45,14 @@ def ci(
         timeout=20,
         check=False,
     )
+
+
+def test_the_manual_knows_the_limit() -> None:
+    script = re.search(r"LAB_CI_LIMIT:-(\d+)", CI_RUN.read_text())
+    page = " ".join((ROOT / "docs" / "ci.md").read_text().split())
+    manual = re.search(r"`LAB_CI_LIMIT`[^.]*, (\d+) if it is left out", page)
+    assert script and manual
+    assert manual[1] == script[1]
 
 
 def test_good(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,9 +139,53 @@ installed\' >{path}/dpkg-query'
     program(path, "apt-get", install)
     assert doctor.install() == ["libelf-dev"]
     assert log.read_text().splitlines() == [
-        "-q update",
-        "-q install -y --no-install-recommends libelf-dev",
+        "-q -o DPkg::Lock::Timeout=600 update",
+        "-q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends libelf-dev",
     ]
+
+
+@pytest.fixture
+def other_lab(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The descriptor with which another lab has the lock; this host lacks a package."""
+    lists = path / "lists"
+    lists.mkdir()
+    monkeypatch.setattr(doctor, "PACKAGES", (HEADERS,))
+    monkeypatch.setattr(doctor, "LISTS", lists)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    program(path, "apt-get", f"touch {path}/called")
+    other = os.open(lists, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    yield other
+    os.close(other)
+
+
+def test_two_labs_do_not_install_at_once(
+    path: Path, other_lab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that waited finds that the other has installed all that it wanted."""
+
+    def come_to_an_end(_: float) -> None:
+        dpkg_knows(path, "libelf-dev 0.188 installed")
+        fcntl.flock(other_lab, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(sleep=come_to_an_end, monotonic=float))
+    assert doctor.install() == []
+    assert not (path / "called").exists()
+
+
+def test_another_lab_is_not_waited_for_without_end(
+    path: Path, other_lab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        assert clock[0] < 2 * doctor.LOCK_TIMEOUT
+
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
+    with pytest.raises(HostError, match="another lab has been installing packages for 600 s"):
+        doctor.install()
+    assert not (path / "called").exists()
 
 
 def test_install_that_fails_shows_apts_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,32 @@ def test_the_labs_own_files_do_not_make_the_packages_again(file: Path) -> None:
     assert packages_key(file) == packages
 
 
+def test_a_link_is_a_link_and_not_what_the_host_has_there(file: Path, tmp_path: Path) -> None:
+    there = tmp_path / "target"
+    there.write_text("one\n")
+    link = file.parent / "overlay" / "etc" / "link"
+    link.symlink_to(there)
+    before = image_key(file)
+    there.write_text("two\n")
+    assert image_key(file) == before
+    there.unlink()
+    assert image_key(file) == before  # it leads nowhere, and is in the image all the same
+    link.unlink()
+    link.symlink_to("elsewhere")
+    assert image_key(file) != before
+    link.unlink()
+    assert image_key(file) != before
+
+
+def test_what_the_compiler_reads_behind_a_link_counts(file: Path, tmp_path: Path) -> None:
+    there = tmp_path / "more.c"
+    there.write_text("int one;\n")
+    (file.parent / "guest" / "more.c").symlink_to(there)
+    before = image_key(file)
+    there.write_text("int two;\n")
+    assert image_key(file) != before
+
+
 def test_another_package_is_another_image(file: Path) -> None:
     before = packages_key(file), image_key(file)
     file.write_text(GOOD + "  tcpdump: captures\n")
@@ -96,6 +122,35 @@ def test_another_package_is_another_image(file: Path) -> None:
             r"image.yaml:6: the suite bookworm has no package `kmod`",
         ),
         ("Err:1 http://x\n  Could not resolve 'x'\n", HostError, "mirror cannot be reached"),
+        (
+            "Err:2 http://x/debian bookworm Release\n  404  Not Found [IP: 192.0.2.1 80]\n"
+            "E: The repository 'http://x/debian bookworm Release' does not have a Release file.\n",
+            UserError,
+            r"image.yaml:1: the Debian mirror has no suite `bookworm`",
+        ),
+        (
+            "E: Failed to fetch http://x/debian/dists/bookworm/InRelease  404  Not Found\n",
+            UserError,
+            r"image.yaml:1: the Debian mirror has no suite `bookworm`",
+        ),
+        (
+            # Only the security updates are not there, and nobody named those.
+            "E: The repository 'http://x/s bookworm-security Release' does not have a Release file."
+            "\n",
+            HostError,
+            "mirror cannot be reached",
+        ),
+        (
+            "E: Failed to fetch http://x/debian/pool/main/k/kmod_30.deb  404  Not Found\n",
+            HostError,
+            "mirror cannot be reached",
+        ),
+        (
+            "Err:1 http://x bookworm InRelease\n  Could not connect to x:80\n"
+            "E: The repository 'http://x bookworm Release' does not have a Release file.\n",
+            HostError,
+            "mirror cannot be reached",
+        ),
         ("dpkg: No space left on device\n", HostError, "no space left"),
         (
             "E: unable to pick chroot mode automatically (use --mode for manual selection)\n",

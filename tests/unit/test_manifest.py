@@ -125,6 +125,15 @@ def test_duplicate_key(root: Path) -> None:
         ("fragments: [boot]", "fragments: [boot]\n    memory: big", 10, ["memory", "whole number"]),
         ("fragments: [boot]", "fragments: [boot]\n    memory: 8", 10, ["`memory`", "64"]),
         ("fragments: [boot]", "fragments: [boot]\n    patience: 0", 10, ["`patience`"]),
+        *(
+            (
+                "fragments: [boot]",
+                f"fragments: [boot]\n    patience: {value}",
+                10,
+                ["patience" if value.startswith("1") else value],
+            )
+            for value in ("1001", "1" + "0" * 20, "1e20", ".inf", ".nan", "1.5e20")
+        ),
         ('"6.12"\n', '"6.13"\n', 1, ["no kernel `6.13`", "did you mean `6.12`?"]),
         ('lua: "5.5.1"', 'lua: "5.4"', 13, ["no Lua `5.4`"]),
         ("default:", "all:", 8, ["`all` means all"]),
@@ -133,6 +142,7 @@ def test_duplicate_key(root: Path) -> None:
         ("kernels:\n", "kernels: 3\nmodels:\n", 4, ["`models` is unknown"]),
         ("suites:\n  smoke:", "suites:\n  - smoke:", 18, ["`suites` must be a mapping"]),
         ("[tests/e2e/smoke]", "~", 19, ["`smoke` must be a list"]),
+        ("[tests/e2e/smoke]", "[]", 19, ["the suite `smoke` is empty", "tests/e2e/smoke"]),
     ],
 )
 def test_refused(root: Path, old: str, new: str, line: int, words: list[str]) -> None:

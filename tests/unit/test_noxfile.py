@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -34,6 +35,9 @@ class Session:
     @property
     def virtualenv(self) -> SimpleNamespace:
         return SimpleNamespace(location=str(self.location))
+
+    def chdir(self, _: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, *argv: str, env: dict[str, str], **_: object) -> None:
         self.calls.append((argv, env))
@@ -81,6 +85,48 @@ def test_guests_scripts_are_found(noxfile: dict[str, Any]) -> None:
     found = noxfile["guest_scripts"]()
     assert "lunatik-src/tools/bin/lunatik" in found
     assert "vm-images/box/usr/lib/lab/boot" in found
+
+
+TESTS = str(NOXFILE.parent / "tests" / "e2e")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ((), False),
+        (("--provider", "vagrant"), True),
+        (("--provider=vagrant", "tests/e2e/smoke"), True),
+        (("--provider", "qemu"), False),
+        (("-x", "tests/e2e/vagrant"), True),
+        (("tests/e2e/vagrant/no_such_file.py::test_x[vagrant]",), False),
+        ((f"{TESTS}/vagrant/conftest.py::test_x",), True),
+        ((f"{TESTS}/smoke/../vagrant",), True),
+        (("-k", "not vagrant"), False),
+        (("-k", "vagrant"), False),
+        (("-k", "tests/e2e/vagrant"), False),
+        (("--deselect", "tests/e2e/vagrant"), False),
+        (("--kernel", "/home/vagrant/linux"), False),
+        (("tests/e2e/smoke::test_vagrant",), False),
+    ],
+)
+def test_libvirt_is_for_those_who_want_it(
+    tmp_path: Path, noxfile: dict[str, Any], words: tuple[str, ...], wanted: bool
+) -> None:
+    session = Session(tmp_path, posargs=words)
+    noxfile["e2e"](session)
+    (doctor,) = [argv for argv, _ in session.calls if "doctor" in argv]
+    assert doctor[1:] == ("doctor", "--install", *(("--for", "vagrant") if wanted else ()))
+
+
+def test_a_test_of_vagrants_by_a_path_of_the_users(
+    noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = noxfile["is_of_vagrant"].__globals__
+    monkeypatch.setitem(names, "CALLED_FROM", TESTS)
+    assert noxfile["wants_vagrant"](["vagrant"])
+    assert not noxfile["wants_vagrant"](["-k", "vagrant"])
+    monkeypatch.setitem(names, "CALLED_FROM", f"{TESTS}/vagrant")
+    assert not noxfile["wants_vagrant"](["--flavour", "debug"])
 
 
 def test_mutations_tell_their_status(tmp_path: Path, noxfile: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,11 @@ case "$*" in
 "-m venv .venv")
 	echo venv >>"$WORLD/calls"
 	mkdir -p .venv/bin
+	if [ -e "$WORLD/interrupted" ]; then
+		rm "$WORLD/interrupted"
+		kill -KILL $PPID
+		exit 1
+	fi
 	touch .venv/pyvenv.cfg
 	cp "$WORLD/venv-python" .venv/bin/python ;;
 *) echo "python3: unexpected: $*" >&2; exit 99 ;;
@@ -67,6 +72,7 @@ class World:
 
     def program(self, name: str, text: str) -> None:
         path = self.directory / "bin" / name
+        path.unlink(missing_ok=True)  # never write through a link to the host's own
         path.write_text(text)
         path.chmod(0o755)
 
@@ -77,11 +83,13 @@ class World:
         file = self.directory / "calls"
         return file.read_text().splitlines() if file.exists() else []
 
-    def run(self, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, cwd: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         script = self.directory / "checkout" / "run"
         return subprocess.run(
             ["sh", script, *args],
-            env=self.env,
+            env={**self.env, **env},
             cwd=cwd or self.directory,
             capture_output=True,
             text=True,
@@ -166,6 +174,101 @@ def test_what_is_no_environment_is_left_alone(world: World) -> None:
     assert mine.exists()
 
 
+def test_what_an_interrupt_left_half_made_is_made_again(world: World) -> None:
+    (world.directory / "interrupted").touch()
+    assert world.run("tests").returncode == -signal.SIGKILL
+    assert not (world.directory / "checkout" / ".venv" / "pyvenv.cfg").exists()
+    finished = world.run("tests")
+    assert finished.returncode == 0, finished.stderr
+    assert world.run("tests").returncode == 0
+    assert world.calls().count("venv") == 2
+
+
+def test_what_an_interrupt_left_half_removed_is_made_again(world: World) -> None:
+    assert world.run("tests").returncode == 0
+    real = (world.directory / "bin" / "rm").resolve()
+    world.program(
+        "rm",
+        f"""#!/bin/sh
+for place; do
+	if [ -e "$place/pyvenv.cfg" ] && [ -e "$WORLD/interrupted" ]; then
+		{real} "$place/pyvenv.cfg" "$place/.run" "$WORLD/interrupted"
+		kill -KILL $PPID
+		exit 1
+	fi
+done
+exec {real} "$@"
+""",
+    )
+    (world.directory / "interrupted").touch()
+    (world.directory / "python-version").write_text("3.13\n")
+    assert world.run("tests").returncode != 0
+    assert not (world.directory / "interrupted").exists()
+    finished = world.run("tests")
+    assert finished.returncode == 0, finished.stderr
+    left = (world.directory / "checkout" / ".lab").iterdir()
+    assert [path.name for path in left] == ["venv.lock"]
+
+
+def test_an_environment_behind_a_link_is_only_unlinked(world: World) -> None:
+    mine = world.directory / "mine"
+    mine.mkdir()
+    (mine / "pyvenv.cfg").touch()
+    (world.directory / "checkout" / ".venv").symlink_to(mine)
+    assert world.run("tests").returncode == 0
+    assert [path.name for path in mine.iterdir()] == ["pyvenv.cfg"]
+
+
+def lab_is_a_file(world: World) -> None:
+    (world.directory / "checkout" / ".lab").touch()
+
+
+def no_right_to_write(world: World) -> None:
+    # Played, as root may write everywhere.
+    world.program("mkdir", "#!/bin/sh\necho mkdir: Read-only file system >&2\nexit 1\n")
+
+
+def the_lock_cannot_be_opened(world: World) -> None:
+    (world.directory / "checkout" / ".lab" / "venv.lock").mkdir(parents=True)
+
+
+def no_locks_on_this_disk(world: World) -> None:
+    world.program("flock", "#!/bin/sh\necho flock: No locks available >&2\nexit 66\n")
+
+
+def no_room_for_the_status(world: World) -> None:
+    # What cannot be written to; not /dev/full, which can be read without end.
+    world.program("mktemp", '#!/bin/sh\necho "$WORLD/full/status"\n')
+
+
+def no_room_in_the_environment(world: World) -> None:
+    world.program("touch", "#!/bin/sh\necho touch: No space left on device >&2\nexit 1\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lab_is_a_file, ".lab"),
+        (no_right_to_write, "checkout: mkdir: Read-only file system"),
+        (the_lock_cannot_be_opened, "checkout/.lab/venv.lock cannot be opened"),
+        (no_locks_on_this_disk, "No locks available"),
+        (no_room_for_the_status, "full/status cannot be written; set TMPDIR"),
+        (no_room_in_the_environment, "No space left"),
+        (None, "/nowhere"),
+    ],
+)
+def test_faults_of_the_host(
+    world: World, fault: Callable[[World], None] | None, words: str
+) -> None:
+    if fault:
+        fault(world)
+    finished = world.run("e2e", TMPDIR=str(world.directory) if fault else "/nowhere")
+    assert finished.returncode == 3
+    said = [line for line in finished.stderr.splitlines() if line != "run: making .venv"]
+    assert len(said) == 1
+    assert said[0].startswith("run: ") and words in said[0]
+
+
 @pytest.mark.parametrize(
     ("nox", "status"),
     [
@@ -218,8 +321,8 @@ def test_no_venv_as_root(world: World) -> None:
     world.program("apt-get", APT_GET)
     assert world.run("e2e").returncode == 0
     assert world.calls()[:2] == [
-        "apt-get -q update",
-        "apt-get -q install -y --no-install-recommends python3-venv",
+        "apt-get -q -o DPkg::Lock::Timeout=600 update",
+        "apt-get -q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends python3-venv",
     ]
 
 
@@ -228,7 +331,7 @@ def test_no_venv_with_sudo(world: World) -> None:
     world.program("apt-get", APT_GET)
     world.program("sudo", '#!/bin/sh\n[ "$1" = -n ] && shift\nif [ "$1" != true ]; then "$@"; fi\n')
     assert world.run("e2e").returncode == 0
-    assert "apt-get -q update" in world.calls()
+    assert "apt-get -q -o DPkg::Lock::Timeout=600 update" in world.calls()
 
 
 def test_apt_fails(world: World) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sources_kit import FILES, MAKEFILE, git, make_repository, read_tree, write_tree
@@ -15,7 +16,11 @@ from lab import lockfile
 from lab.errors import LabError, UserError
 from lab.manifest import Manifest
 from lab.manifest import read as read_manifest
+from lab.process import Finished
+from lab.sources import commit
 from lab.sources.fetch import fetch, identify
+from lab.sources.git import SLOWEST, SSH, of_remotes
+from lab.sources.git import git as real_git
 from lab.sources.tree import SourceTree
 from lab.sources.update import as_records, update
 from lab.store import Store
@@ -236,6 +241,69 @@ def test_git_commit_that_was_lost(tmp_path: Path, repository: Path) -> None:
     lockfile.pin(tmp_path / "lab.lock", "kernels", "mine", locked)
     with pytest.raises(UserError, match="no longer has the commit 111111111111"):
         fetch("mine", spec, lock=tmp_path / "lab.lock", store=Store(tmp_path / "store"))
+
+
+def test_a_remote_that_gives_no_commit_by_its_hash(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ref does, and brings no more history than the commit would have."""
+    (repository / "net/core/sock.c").write_text("int other;\n")
+    git(repository, "commit", "--quiet", "--all", "--message", "second")
+    wanted = git(repository, "rev-parse", "main")
+
+    def by_ref_only(*words: str, **how: Any) -> Finished:
+        refused = (*words[:-1], "0" * 40) if "fetch" in words and words[-1] == wanted else words
+        return real_git(*refused, **how)
+
+    monkeypatch.setattr(commit, "git", by_ref_only)
+    tree = get(tmp_path, f'{{git: "file://{repository}", ref: main}}')
+    assert (tree.path / "net/core/sock.c").read_text() == "int other;\n"
+    (bare,) = (tmp_path / "store" / "hot" / "git").iterdir()
+    assert git(bare, "rev-list", "--count", wanted) == "1"
+
+
+def test_a_commit_that_only_the_history_of_the_ref_has(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f'{{git: "file://{repository}", ref: main}}'
+    spec = manifest(tmp_path, source).kernel("mine")
+    first = git(repository, "rev-parse", "main")
+    (repository / "Makefile").write_text(MAKEFILE.replace("117", "118"))
+    git(repository, "commit", "--quiet", "--all", "--message", "second")
+    locked = lockfile.Locked(request={"git": f"file://{repository}", "ref": "main"}, version=first)
+    lockfile.pin(tmp_path / "lab.lock", "kernels", "mine", locked)
+    # With version 2 of its protocol a server gives whatever it has.
+    for name, value in {"COUNT": "1", "KEY_0": "protocol.version", "VALUE_0": "0"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    tree = fetch("mine", spec, lock=tmp_path / "lab.lock", store=Store(tmp_path / "store"))
+    assert tree.version == "6.12.117"
+
+
+@pytest.mark.parametrize("own", [None, "GIT_SSH_COMMAND", "GIT_SSH", "core.sshCommand"])
+def test_no_remote_is_waited_for_without_end(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    for name in ("GIT_SSH", "GIT_SSH_COMMAND", *SLOWEST):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    if own == "core.sshCommand":
+        (tmp_path / "gitconfig").write_text("[core]\n\tsshCommand = myssh\n")
+    elif own:
+        monkeypatch.setenv(own, "myssh")
+    asked: dict[str, dict[str, str]] = {}
+
+    def watched(*words: str, **how: Any) -> Finished:
+        asked[words[0]] = how.get("env") or {}
+        return real_git(*words, **how)
+
+    monkeypatch.setattr(commit, "git", watched)
+    get(tmp_path, f'{{git: "file://{repository}", ref: main}}')
+    for word in ("ls-remote", "fetch"):
+        assert asked[word].items() >= SLOWEST.items()
+        assert asked[word].get("GIT_SSH_COMMAND") == (None if own else SSH)
+    monkeypatch.setenv("GIT_HTTP_LOW_SPEED_TIME", "900")
+    assert "GIT_HTTP_LOW_SPEED_TIME" not in of_remotes(tmp_path)
 
 
 def test_path(tmp_path: Path) -> None:

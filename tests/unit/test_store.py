@@ -69,6 +69,19 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_module.default_root() == Path("/three/.cache/lunatik-lab")
 
 
+@pytest.mark.parametrize("name", ["my disk", "a:b", "a\tb"])
+def test_make_would_not_build_there(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name / "store"
+    with pytest.raises(HostError, match="with a blank or a colon in it; set LAB_CACHE") as caught:
+        Store(place)
+    assert caught.value.file == place
+    assert not place.parent.exists()
+    place.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place)
+    with pytest.raises(HostError, match="with a blank or a colon in it"):
+        Store(tmp_path / "link")
+
+
 def test_made_once(root: Path) -> None:
     made = Store(root).make("thing", INPUTS, one_file())
     again = Store(root).make("thing", INPUTS, never)
