@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -173,7 +174,9 @@ def machine(request: pytest.FixtureRequest, start: Callable[..., Machine], trial
         shape |= mark.kwargs
     shared = request.config.stash[BENCH].shared
     if shared is not None and may_share(request.node):
-        return shared.lend(trial)
+        lent = shared.lend(trial)
+        lent.succeed(*cast("Sequence[str]", shape.get("prepare", ())))
+        return lent
     return start("machine", **shape)
 
 

@@ -52,9 +52,12 @@ _ECHO = 2.0
 
 
 def may_share(item: pytest.Item) -> bool:
-    """Whether a test gets the machine of all: it asks for one, a plain one, and not for its own."""
+    """Whether a test gets the machine of all: it asks for one, a plain one, and not for its own.
+
+    What a test has prepared can be done in any machine.
+    """
     own = item.get_closest_marker("fresh") is not None
-    shaped = any(mark.kwargs for mark in item.iter_markers("machine"))
+    shaped = any(mark.kwargs.keys() - {"prepare"} for mark in item.iter_markers("machine"))
     return "machine" in getattr(item, "fixturenames", ()) and not own and not shaped
 
 

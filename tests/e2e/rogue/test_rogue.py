@@ -51,6 +51,18 @@ device.new{name = "bystander", read = function()
 end}
 """
 
+#: What each test finds done: half of its time, where it did that itself.
+PREPARED = f"""
+cat >/lib/modules/lua/bystander.lua <<'{END}'
+{BYSTANDER}
+{END}
+modprobe -a lunatik lunatik_device lunatik_data lunatik_rcu lunatik_netfilter lunatik_linux
+lunatik run bystander </dev/null
+head -n 1 /dev/bystander >/dev/null
+"""
+
+pytestmark = pytest.mark.machine(prepare=(PREPARED,))
+
 #: Keeps what the rogue has used so far: its entries before, and its loading.
 BEGIN = """
 local lunatik = require("lunatik")
@@ -130,26 +142,21 @@ class Answers:
             raise self._failure
 
 
-def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
-    """Load the rogue, and the bystander beside it.
+def start(machine: Machine, rogue: Rogue, context: str) -> int:
+    """Load the rogue beside the bystander.
 
     In one command, as each costs the guest some 50 ms under emulation, and
     there are some hundred rogues.
 
     Returns:
-        What the parameters were, and the bystander's count.
+        The bystander's count.
     """
     assert END not in rogue.code
     script = f"""
         cd {PARAMETERS}
-        cat process_instructions memory total_memory
-        cat > /lib/modules/lua/bystander.lua <<'{END}'
-{BYSTANDER}
-{END}
         cat > /lib/modules/lua/rogue.lua <<'{END}'
 {rogue.script(context)}
 {END}
-        lunatik run bystander < /dev/null
         echo {BUDGET} > process_instructions
         echo {rogue.memory} > memory
         echo {TOTAL} > total_memory
@@ -158,24 +165,7 @@ def start(machine: Machine, rogue: Rogue, context: str) -> list[str]:
     """
     done = machine.execute("exec sh -e", input=script)
     assert done.status == 0, done.stderr
-    return done.stdout.split()
-
-
-@contextmanager
-def started(machine: Machine, rogue: Rogue, context: str) -> Iterator[int]:
-    """The rogue, loaded; what the bystander counted before.
-
-    The next test on the same machine finds it as this one did.
-    """
-    instructions, memory, total, count = start(machine, rogue, context)
-    try:
-        yield int(count)
-    finally:
-        machine.execute(
-            f"lunatik stop rogue; lunatik stop bystander; cd {PARAMETERS}; "
-            f"echo {instructions} > process_instructions; echo {memory} > memory; "
-            f"echo {total} > total_memory"
-        )
+    return int(done.stdout)
 
 
 def let_go(machine: Machine, context: str) -> str:
@@ -192,16 +182,12 @@ def let_go(machine: Machine, context: str) -> str:
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("rogue", read_rogues(), ids=lambda rogue: rogue.name)
 def test_rogue(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str) -> None:
-    with started(machine, rogue, context) as count:
-        attempt(machine, kernel, rogue, context, count)
-
-
-def attempt(machine: Machine, kernel: KernelInfo, rogue: Rogue, context: str, count: int) -> None:
     """Let one rogue go and judge it.
 
     The bystander and the agent answer before, after and meanwhile, and what it
     was charged is not many times what it had.
     """
+    count = start(machine, rogue, context)
     answers = Answers(machine)
     with answers.watched():
         said = let_go(machine, context)
