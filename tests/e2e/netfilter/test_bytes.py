@@ -14,9 +14,11 @@ from scapy.layers.inet6 import (
     PadN,
 )
 from scapy.packet import Raw
-from wiring import ROUTED, SET16, flow, hook, wire
+from wiring import LAID, ROUTED, SET16, flow, hook, wire
 
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 MANGLE = """
     local number, start, packet = port(skb)

@@ -11,11 +11,11 @@ from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.packet import Raw
-from wiring import REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
+from wiring import LAID, REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
 
-pytestmark = pytest.mark.limit(120)
+pytestmark = [pytest.mark.limit(120), pytest.mark.machine(prepare=LAID)]
 
 RESOLVER = (
     "ip netns exec b dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid "

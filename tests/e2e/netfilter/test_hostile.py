@@ -9,10 +9,12 @@ import pytest
 from frames import bring, destination_port, mutations
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
-from wiring import PORT, ROUTED, flow, run, wire
+from wiring import LAID, PORT, ROUTED, flow, run, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 JUDGE = """
 local lunatik, data = require("lunatik"), require("data")

@@ -7,9 +7,11 @@ import pytest
 from counters import counters
 from forgets import FORGETS
 from rtnl import start_under_rtnl
-from wiring import HOOK, PORT, ROUTED, flow, hook, run, wire
+from wiring import HOOK, LAID, PORT, ROUTED, flow, hook, run, wire
 
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 DROP = "return port(skb) == 9999 and DROP or ACCEPT"
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from wiring import BRIDGED, ROUTED, flow, hook, tallied, tally, wire
+import pytest
+from wiring import BARE, BRIDGED, LAID, ROUTED, flow, hook, tallied, tally, wire
 
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 
 def test_mark_is_seen_by_routes_and_rules(machine: Machine) -> None:
@@ -82,6 +85,7 @@ def test_template_of_a_zone_is_no_connection(machine: Machine) -> None:
     assert "zone=7" in machine.succeed("conntrack -L -p udp --orig-port-dst 9999")
 
 
+@pytest.mark.machine(prepare=BARE)
 def test_vlan_of_a_packet(machine: Machine) -> None:
     wire(machine, BRIDGED)
     for end, host in (("a", 2), ("b", 3)):

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from wiring import BRIDGED, PORT, ROUTED, flow, hook, hooks, run, wire
+from wiring import BARE, BRIDGED, LAID, PORT, ROUTED, flow, hook, hooks, run, wire
 
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 DROP = "return port(skb) == 9999 and DROP or ACCEPT"
 
@@ -47,6 +49,7 @@ def test_routed(machine: Machine, family: str) -> None:
 
 
 @pytest.mark.limit(120)
+@pytest.mark.machine(prepare=BARE)
 def test_bridged(machine: Machine) -> None:
     wire(machine, BRIDGED)
     # Before br_netfilter, which 6.1's FORWARD does not come back from to those at its own place.
@@ -92,6 +95,7 @@ def test_arp(machine: Machine, position: str) -> None:
     machine.wait_until_succeeds("ip netns exec a ping -c 1 -W 1 10.1.0.1")
 
 
+@pytest.mark.machine(prepare=BARE)
 def test_arp_through_a_bridge(machine: Machine) -> None:
     """Those of a bridge come to the hooks of ARP where br_netfilter is at work."""
     wire(machine, BRIDGED)

@@ -10,9 +10,24 @@ from frames import replay
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
-from wiring import BRIDGED, PORT, REFUSALS, ROUTED, flow, hook, refusals, run, tally, wire
+from wiring import (
+    BARE,
+    BRIDGED,
+    LAID,
+    PORT,
+    REFUSALS,
+    ROUTED,
+    flow,
+    hook,
+    refusals,
+    run,
+    tally,
+    wire,
+)
 
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 BOTH = ("10.2.0.2", "fd02::2")
 
@@ -430,6 +445,7 @@ def test_reply_over_ipv6_is_cut_into_pieces(machine: Machine) -> None:
     machine.succeed("nstat -asz Icmp6OutPktTooBigs | grep 'Icmp6OutPktTooBigs  *0 '")
 
 
+@pytest.mark.machine(prepare=BARE)
 def test_copy_is_sent_instead_of_its_packet(machine: Machine) -> None:
     wire(machine, BRIDGED)
     # Somebody wants to know when packets came, and fq takes that for when they are to go.

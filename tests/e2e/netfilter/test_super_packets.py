@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from wiring import ROUTED, SET16, hook, wire
+from wiring import LAID, ROUTED, SET16, hook, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 ADDRESSES = pytest.mark.parametrize("address", ["10.2.0.2", "fd02::2"])
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import pytest
 from forgets import FORGETS
-from wiring import ROUTED, flow, run, wire
+from wiring import LAID, ROUTED, flow, run, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
+
+pytestmark = pytest.mark.machine(prepare=LAID)
 
 SCRIPT = """
 local xtable = require("xtable")

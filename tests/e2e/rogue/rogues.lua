@@ -881,17 +881,6 @@ local thread = coroutine.create(function() for _ = 1, 90000 do end end)
 debug.sethook()
 coroutine.resume(thread)
 
---- closed_by_its_own_closing: fine
-local thread = coroutine.create(function()
-	local value <close> = setmetatable({}, {__close = function()
-		coroutine.close(coroutine.running())
-	end})
-	error("first")
-end)
-coroutine.resume(thread)
-local ok, why = coroutine.close(thread)
-assert(not ok and tostring(why):find("across a C-call boundary", 1, true), why)
-
 --- weak_mode_of_any_length: budget|fine
 collectgarbage("stop")
 local meta = {__mode = ("x"):rep(1 << 10):rep(1 << 10)}
