@@ -440,7 +440,9 @@ class Store:
             try:
                 lock.acquire(timeout=LOCK_PATIENCE, poll_interval=LOCK_POLL)
             except Timeout:
-                note(f"waiting for {what}, held by {_holder(holder)}")
+                # That a thread of ours is at it is no news: it tells how far it is.
+                if _holder_pid(holder) != os.getpid():
+                    note(f"waiting for {what}, held by {_holder(holder)}")
                 lock.acquire(poll_interval=LOCK_POLL)
         try:
             with _disk_errors(self.root):
@@ -552,6 +554,14 @@ def _holder(path: Path) -> str:
         return f"process {me['pid']} ({me['command']}) for {since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _holder_pid(path: Path) -> int | None:
+    try:
+        pid: int = json.loads(path.read_bytes())["pid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid
 
 
 def _own_command() -> str:

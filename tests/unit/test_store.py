@@ -277,6 +277,22 @@ def test_two_at_once_build_once(root: Path, children: list[subprocess.Popen[str]
     assert "held by process" in waited[0]
 
 
+def test_who_waits_for_oneself_is_told_nothing(
+    root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    """Sixteen machines that want one snapshot, which one of their threads makes."""
+    code = """
+    from threading import Thread
+    def build(path):
+        time.sleep(2)
+    threads = [Thread(target=store.make, args=("thing", {"a": 1}, build)) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    """
+    children.append(child(root, code))
+    assert children[0].communicate(timeout=20)[1] == ""
+
+
 def test_waiting_can_be_interrupted(root: Path, children: list[subprocess.Popen[str]]) -> None:
     children.append(child(root, BUILD_SLOWLY.format(seconds=60)))
     said(children[0], "building")
