@@ -17,13 +17,6 @@ LKDTM = Path(__file__).parent.parent / "e2e" / "lab" / "lkdtm.yaml"
 #: Logs by kernel and flavour; "plain" is a kernel without the lab's configuration.
 KERNELS = [name.rpartition("-")[::2] for name in sorted(path.name for path in KLOG.iterdir())]
 
-#: Seen only with SMEP and SMAP and slub_debug=FZPU, which the LKDTM test gives its
-#: machines; the logs of 6.12 under debug were gathered without.
-WITHOUT = {
-    *("ACCESS_USERSPACE", "EXEC_USERSPACE", "UNSET_SMEP"),
-    *("SLAB_FREE_DOUBLE", "SLAB_LINEAR_OVERFLOW", "WRITE_AFTER_FREE"),
-}
-
 CASES = [
     pytest.param(log, kinds, id=f"{table.parent.name}-{log.stem}")
     for table in sorted(KLOG.glob("*/expected.yaml"))
@@ -60,9 +53,7 @@ def test_logs_are_what_the_table_says(kernel: str, flavour: str) -> None:
     table = yaml.safe_load(LKDTM.read_text())
     for group in table["types"].values():
         for name, entry in group.items():
-            if name in table["absent"][kernel] or (
-                (kernel, flavour) == ("6.12", "debug") and name in WITHOUT
-            ):
+            if name in table["absent"][kernel]:
                 continue
             own = isinstance(entry, dict) and "silent" not in entry
             names = (f"{kernel}-{flavour}", kernel, flavour, "default") if own else ()
