@@ -220,10 +220,13 @@ void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 {
 	if (!runtime)
 		return;
-	if (atomic64_sub_and_test(size, &runtime->objects))
+	if (atomic64_sub_and_test(size, &runtime->objects)) {
 		lunatik_uncount(runtime);
-	else if (unlikely(smp_load_acquire(&runtime->closed)))
-		lunatik_trim_grant(runtime);	/* it will not want that back */
+		return;
+	}
+	/* What close_state() has released stands: it will not want that back. */
+	if (unlikely(smp_load_acquire(&runtime->closed)))
+		lunatik_trim_grant(runtime);
 }
 EXPORT_SYMBOL_GPL(lunatik_unaccount);
 
