@@ -440,9 +440,10 @@ class Store:
             try:
                 lock.acquire(timeout=LOCK_PATIENCE, poll_interval=LOCK_POLL)
             except Timeout:
+                pid, told = _holder(holder)
                 # That a thread of ours is at it is no news: it tells how far it is.
-                if _holder_pid(holder) != os.getpid():
-                    note(f"waiting for {what}, held by {_holder(holder)}")
+                if pid != os.getpid():
+                    note(f"waiting for {what}, held by {told}")
                 lock.acquire(poll_interval=LOCK_POLL)
         try:
             with _disk_errors(self.root):
@@ -547,21 +548,14 @@ def _flock(path: Path) -> Iterator[None]:
         yield
 
 
-def _holder(path: Path) -> str:
+def _holder(path: Path) -> tuple[int | None, str]:
+    """Who has a lock: the process, where it is known, and the same for people."""
     try:
         me = json.loads(path.read_bytes())
         since = seconds(max(0.0, time.time() - me["since"]))
-        return f"process {me['pid']} ({me['command']}) for {since}"
+        return me["pid"], f"process {me['pid']} ({me['command']}) for {since}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _holder_pid(path: Path) -> int | None:
-    try:
-        pid: int = json.loads(path.read_bytes())["pid"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid
+        return None, "another process"
 
 
 def _own_command() -> str:

@@ -360,21 +360,25 @@ class Trial:
         fresh = [guest for guest in guests if (guest.silent or guest.lost) and not guest.judged]
         for guest in fresh:
             guest.judged = True
-        silent = [guest.machine for guest in fresh if guest.silent]
+        silent = [guest for guest in fresh if guest.silent]
         return Health(
-            hung=tuple(machine.name for machine in silent),
+            hung=tuple(guest.machine.name for guest in silent),
             lost={guest.machine.name: guest.lost for guest in fresh if guest.lost},
             tainted=self._tainted(guests),
             unchecked=self._unchecked(guests),
             unheard=tuple(guest.machine.name for guest in guests if guest.unheard),
             host_to_blame=self.host.blame(since=self._began),
-            hang_excused=self.host.blame(
-                # What was before the question did not keep it from answering that.
-                since=min((guest.asked_at for guest in fresh if guest.silent), default=0.0),
-                pids=tuple(machine.body.pid for machine in silent if machine.body.pid),
-            )
-            if silent
-            else "",
+            hang_excused=self._excuse(silent),
+        )
+
+    def _excuse(self, silent: list[_Guest]) -> str:
+        """Why the host kept guests from answering, or ""."""
+        if not silent:
+            return ""
+        return self.host.blame(
+            # What was before the question did not keep them from answering that.
+            since=min(guest.asked_at for guest in silent),
+            pids=tuple(guest.machine.body.pid for guest in silent if guest.machine.body.pid),
         )
 
     def _ask(self, guest: _Guest) -> None:
