@@ -61,11 +61,24 @@ require("netfilter").register{
 }
 """
 
-NFT = (
+CHAIN = (
     "nft add table ip t",
     "nft 'add chain ip t f { type filter hook forward priority 0; }'",
-    "nft add rule ip t f meta l4proto 99 drop",
 )
+NFT = (*CHAIN, "nft add rule ip t f meta l4proto 99 drop")
+#: A source's packets beyond so many a second: what `rate_limit` drops.
+NFT_RATE = (
+    *CHAIN,
+    "nft 'add set ip t sources { type ipv4_addr; flags dynamic; timeout 10s; }'",
+    "nft 'add rule ip t f update @sources"
+    " { ip saddr limit rate over 10000/second burst 10000 packets } drop'",
+)
+RATE = (
+    "-m hashlimit --hashlimit-above 10000/second --hashlimit-burst 10000"
+    " --hashlimit-mode srcip --hashlimit-name sources"
+)
+#: As near as rules come to `sni_block`: the name in one packet, wherever it stands.
+SNI = "-p tcp --dport 443 -m string --algo bm --string blocked.example"
 
 
 def example(name: str, **constants: str) -> str:
@@ -113,16 +126,24 @@ class Bench:
         with self.script(text):
             return self.cost(*packets)
 
-    def of_rules(self, before: tuple[str, ...], after: str, packet: bytes) -> int:
-        """The same with rules of somebody else's."""
-        self.machine.succeed(*before)
-        cost = self.cost(packet)
-        self.machine.succeed(after)
-        return cost
+    @contextlib.contextmanager
+    def nft(self, rules: tuple[str, ...]) -> Iterator[None]:
+        """The rules of a table t are in the way."""
+        self.machine.succeed(*rules)
+        yield
+        self.machine.succeed("nft delete table ip t")
+
+    @contextlib.contextmanager
+    def iptables(self, match: str, command: str = "iptables-nft") -> Iterator[None]:
+        """What matches is dropped. A legacy table stays, empty, and each packet goes through it."""
+        self.machine.succeed(f"{command} -A FORWARD {match} -j DROP")
+        yield
+        legacy = command == "iptables-legacy"
+        self.machine.succeed(f"{command} -F" if legacy else "nft delete table ip filter")
 
 
 @pytest.mark.machine(**EXACT)
-@pytest.mark.limit(200)
+@pytest.mark.limit(300)
 def test_filters(machine: Machine) -> None:
     bench = Bench(machine)
     costs = {"no hook": bench.cost(DATAGRAM)}
@@ -130,30 +151,43 @@ def test_filters(machine: Machine) -> None:
     costs["C hook, one byte"] = bench.cost(DATAGRAM)
     machine.lua('require("benchhook").hook(false)')
     costs["Lua hook, one byte"] = bench.of_script(ONE_BYTE, DATAGRAM)
-    costs["nft, one byte"] = bench.of_rules(NFT, "nft delete table ip t", DATAGRAM)
-    costs["iptables-nft, one byte"] = bench.of_rules(
-        ("iptables-nft -A FORWARD -p 99 -j DROP",), "nft delete table ip filter", DATAGRAM
-    )
+    with bench.nft(NFT):
+        costs["nft, one byte"] = bench.cost(DATAGRAM)
+    with bench.iptables("-p 99"):
+        costs["iptables-nft, one byte"] = bench.cost(DATAGRAM)
     costs["rate limiter"] = bench.of_script(example("rate_limit", LIMIT="1000000"), DATAGRAM)
+    with bench.nft(NFT_RATE):
+        costs["nft, rate limiter"] = bench.cost(DATAGRAM)
+    with bench.iptables(RATE):
+        costs["iptables-nft, rate limiter"] = bench.cost(DATAGRAM)
     costs["SNI filter, other traffic"] = bench.of_script(example("sni_block"), DATAGRAM)
     costs["SNI filter, later TLS"] = bench.of_script(example("sni_block"), SEGMENT)
     both = {"no hook": bench.cost(SYN, HELLO)}
     both["SNI filter"] = bench.of_script(example("sni_block"), SYN, HELLO)
     with bench.script(example("sni_block")):
         assert bench.lead(SYN, BLOCKED) == "nil", "it reads the name"
+    with bench.iptables(SNI):
+        costs["iptables-nft, SNI, other traffic"] = bench.cost(DATAGRAM)
+        costs["iptables-nft, SNI, later TLS"] = bench.cost(SEGMENT)
+        both["iptables-nft, string"] = bench.cost(SYN, HELLO)
+        assert bench.lead(SYN, BLOCKED) == "nil", "it finds the name"
     assert bench.cost(DATAGRAM) == pytest.approx(costs["no hook"], abs=5), "all are gone"
-    # The last: its table stays, and each packet goes through that.
-    costs["iptables-legacy, one byte"] = bench.of_rules(
-        ("iptables-legacy -A FORWARD -p 99 -j DROP",), "iptables-legacy -F", DATAGRAM
-    )
+    # The last, for its table stays.
+    with bench.iptables("-p 99", "iptables-legacy"):
+        costs["iptables-legacy, one byte"] = bench.cost(DATAGRAM)
+    with bench.iptables(RATE, "iptables-legacy"):
+        costs["iptables-legacy, rate limiter"] = bench.cost(DATAGRAM)
+    with bench.iptables(SNI, "iptables-legacy"):
+        costs["iptables-legacy, SNI, later TLS"] = bench.cost(SEGMENT)
+        both["iptables-legacy, string"] = bench.cost(SYN, HELLO)
 
     print("\nbench packet, instructions: total, over no hook", file=sys.stderr)
     for name, cost in costs.items():
-        print(f"  {name:26} {cost:>7} {cost - costs['no hook']:>7}", file=sys.stderr)
+        print(f"  {name:32} {cost:>7} {cost - costs['no hook']:>7}", file=sys.stderr)
     print(f"bench-json {json.dumps({'packet, instructions': costs})}", file=sys.stderr)
     print("\nbench SYN and ClientHello, instructions: total, over no hook", file=sys.stderr)
     for name, cost in both.items():
-        print(f"  {name:26} {cost:>7} {cost - both['no hook']:>7}", file=sys.stderr)
+        print(f"  {name:32} {cost:>7} {cost - both['no hook']:>7}", file=sys.stderr)
     print(f"bench-json {json.dumps({'SYN and ClientHello, instructions': both})}", file=sys.stderr)
     assert costs["no hook"] < costs["C hook, one byte"] < costs["Lua hook, one byte"]
     assert costs["Lua hook, one byte"] < costs["rate limiter"]

@@ -125,6 +125,33 @@ def train(sender: str, receiver: str, address: str, count: str, port: str = "999
             print(f"{came[0]}:{len(came)}:{came.count(0xAA)}")
 
 
+def sctp(sender: str, receiver: str, address: str, size: str) -> None:
+    """Send so many bytes over SCTP, many of a packet's at once; whether they came as they were."""
+    sent = os.urandom(1 << 15) * (int(size) >> 15)
+    came = bytearray()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    enter(receiver)
+    there = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+    there.bind((address, 9999))
+    there.listen()
+
+    def receive() -> None:
+        peer, _ = there.accept()
+        while part := peer.recv(1 << 16):
+            came.extend(part)
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    enter(sender)
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as here:
+        here.settimeout(20)
+        here.connect((address, 9999))
+        for start in range(0, len(sent), 1 << 15):
+            here.sendall(sent[start : start + (1 << 15)])
+    thread.join(20)
+    print(len(came), bytes(came) == sent)
+
+
 def connect(sender: str, address: str, port: str) -> None:
     """How a TCP connection begins: "open", or the error's name."""
     enter(sender)

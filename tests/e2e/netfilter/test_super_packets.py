@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from wiring import LAID, ROUTED, SET16, hook, wire
+from wiring import LAID, ROUTED, SET16, hook, tallied, tally, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -83,6 +85,45 @@ def test_super_packet_is_cut(machine: Machine, address: str, payload: int, came:
     hook(machine, "INET", "inet.FORWARD", body, before=SET16)
     assert train(machine, address, 8) == came
     machine.succeed("dmesg | grep 'together.*8000'")
+
+
+#: What a list of packets lets be done to it, and what not.
+LIST = """
+    local packet = skb:data("net")
+    local six = packet:getuint8(0) >> 4 == 6
+    if packet:getuint8(six and 6 or 9) == 132 and #packet > 3000 then
+        local far = #packet - 1
+        print("list", packet:getuint8(far) >= 0)
+        print("far", pcall(packet.setuint8, packet, far, 0))
+        print("cut", pcall(skb.resize, skb, 3000))
+        print("copy", pcall(skb.copy, skb))
+        packet:setuint8(six and 7 or 8, 9)
+        skb:checksum()
+    end
+    return ACCEPT
+"""
+
+
+@ADDRESSES
+@pytest.mark.parametrize("place", ["LOCAL_OUT", "FORWARD"])
+def test_list_of_packets_changes_in_its_headers_only(
+    machine: Machine, address: str, place: str
+) -> None:
+    wire(machine, ROUTED)
+    # In pieces from the router on, which is where a spoilt list shows.
+    machine.succeed("modprobe sctp", "ethtool -K rb tx-sctp-segmentation off")
+    namespace = "a" if place == "LOCAL_OUT" else ""
+    hook(machine, "INET", f"inet.{place}", LIST, namespace=namespace)
+    hops = 9 - (place == "LOCAL_OUT")
+    field = "ip6 hoplimit" if ":" in address else "ip ttl"
+    tally(machine, "input", namespace="b", changed=f"meta l4proto sctp {field} {hops}")
+    said = machine.succeed(f"python3 /tmp/clients.py sctp a b {address} 1048576")
+    assert said == "1048576 True\n"
+    assert tallied(machine, "changed", namespace="b") > 100
+    log = machine.succeed("dmesg")
+    assert re.search(r"list\s+true", log), "SCTP made a list"
+    for what in ("far", "cut", "copy"):
+        assert set(re.findall(rf"{what}\s+(false.*)", log)) == {"false\tEOPNOTSUPP"}, what
 
 
 @pytest.mark.parametrize("address", ["10.1.0.1", "fd01::1"])
