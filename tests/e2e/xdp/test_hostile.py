@@ -18,7 +18,7 @@ from lab.vm.machine import Machine
 @pytest.mark.usefixtures("hooks")
 @pytest.mark.slow
 @pytest.mark.limit(600)
-@pytest.mark.amount(10_000, few=500)
+@pytest.mark.amount(10_000, in_ci=500)
 def test_hostile_packets_are_judged_alike(router: Machine, bpf: Compiler, amount: int) -> None:
     router.copy_to(packed(hostile(amount, seed=30)), "/tmp/frames")
     # What passes is sent back to where it came from, before anybody looks at it.

@@ -94,7 +94,7 @@ def forwarded(machine: Machine) -> int:
 
 
 @modes
-@pytest.mark.amount(1_000, few=100)
+@pytest.mark.amount(1_000, in_ci=100)
 def test_attached_and_detached_again_and_again(flooded: Machine, mode: str, amount: int) -> None:
     flooded.copy_to(
         FILTER.format(mode=mode, fallback="open").encode(), "/lib/modules/lua/filter.lua"
