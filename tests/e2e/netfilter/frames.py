@@ -7,7 +7,7 @@ Everything is drawn from a seed, so that a failure can be had again.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scapy.layers.dns import DNS, DNSQR
@@ -121,20 +121,23 @@ def link_address(machine: Machine, device: str) -> bytes:
     )
 
 
-def frames(packets: Iterator[bytes] | list[bytes], target: bytes) -> bytes:
-    """A file for replay.py: each frame behind its length."""
-    out = bytearray()
+def framed(packets: Iterable[bytes], target: bytes) -> Iterator[bytes]:
+    """Packets of IP as frames from SOURCE."""
     for data in packets:
         kind = b"\x86\xdd" if data[:1] and data[0] >> 4 == 6 else b"\x08\x00"
-        frame = target + SOURCE + kind + data
-        out += len(frame).to_bytes(2, "big") + frame
-    return bytes(out)
+        yield target + SOURCE + kind + data
 
 
-def bring(machine: Machine, packets: list[bytes]) -> None:
-    """Have packets to the router in /tmp/frames, and /tmp/replay.py to send them."""
+def bring_frames(machine: Machine, frames: Iterable[bytes]) -> None:
+    """Have frames in /tmp/frames, each behind its length, and /tmp/replay.py to send them."""
     machine.copy_to(Path(__file__).with_name("replay.py"), "/tmp/replay.py")
-    machine.copy_to(frames(packets, link_address(machine, "ra")), "/tmp/frames")
+    content = b"".join(len(frame).to_bytes(2, "big") + frame for frame in frames)
+    machine.copy_to(content, "/tmp/frames")
+
+
+def bring(machine: Machine, packets: Iterable[bytes]) -> None:
+    """Have packets to the router in /tmp/frames, and /tmp/replay.py to send them."""
+    bring_frames(machine, framed(packets, link_address(machine, "ra")))
 
 
 def replay(machine: Machine, *packets: Packet) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run inside the guest: put a file's frames on a wire, see what comes out of another.
 
-    python3 replay.py FILE NAMESPACE DEVICE [NAMESPACE DEVICE SOURCE]
+    python3 replay.py FILE NAMESPACE DEVICE [NAMESPACE DEVICE SOURCE,...]
 
-Prints how many were sent; with a second end how many packets of IPv4 from
+Prints how many were sent; with a second end how many packets of IP from a
 SOURCE came there, and a digest of their bytes in order.
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from flow import enter
 
+ETH_P_ALL = 3
+
 
 def wire(namespace: str, device: str, protocol: int) -> socket.socket:
     enter(namespace)
@@ -23,13 +25,21 @@ def wire(namespace: str, device: str, protocol: int) -> socket.socket:
     return opened
 
 
-def drain(far: socket.socket, source: bytes, found: list[bytes]) -> None:
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def source_of(frame: bytes) -> bytes:
+    return {b"\x08\x00": frame[26:30], b"\x86\xdd": frame[22:38]}.get(frame[12:14], b"")
+
+
+def drain(far: socket.socket, sources: set[bytes], found: list[bytes]) -> None:
     while True:
         try:
             frame = far.recv(65536)
         except BlockingIOError:
             return
-        if frame[26:30] == source:
+        if source_of(frame) in sources:
             found.append(frame[14:])
 
 
@@ -38,9 +48,9 @@ def main() -> None:
     content = Path(file).read_bytes()
     found: list[bytes] = []
     if other:
-        far = wire(other[0], other[1], 0x0800)
+        far = wire(other[0], other[1], ETH_P_ALL)
         far.setblocking(False)
-        source = socket.inet_aton(other[2])
+        sources = {packed(source) for source in other[2].split(",")}
     near = wire(namespace, device, 0)
     at = sent = 0
     while at < len(content):
@@ -48,11 +58,11 @@ def main() -> None:
         near.send(content[at + 2 : at + 2 + length])
         at, sent = at + 2 + length, sent + 1
         if other and sent % 16 == 0:
-            drain(far, source, found)
+            drain(far, sources, found)
     time.sleep(0.5)
     print(sent)
     if other:
-        drain(far, source, found)
+        drain(far, sources, found)
         print(len(found), hashlib.sha256(b"".join(found)).hexdigest())
 
 

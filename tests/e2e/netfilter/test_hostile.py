@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packets of an enemy, packets of three filters, and very many connections."""
+"""Packets of an enemy, and very many connections."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from frames import bring, destination_port, mutations
-from scapy.layers.inet import IP, TCP, UDP
-from scapy.packet import Raw
 from wiring import LAID, PORT, ROUTED, flow, run, wire
 
-from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
 
 pytestmark = pytest.mark.machine(prepare=LAID)
@@ -143,87 +138,6 @@ def test_mutated_packets_are_changed_and_answered(machine: Machine, amount: int)
     assert min(done.values()) > amount // 200, done
     machine.succeed("lunatik stop hook")
     assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
-
-
-NFT = """
-add table ip t
-add chain ip t f { type filter hook forward priority 0; }
-add rule ip t f udp dport 53 drop
-add rule ip t f tcp dport 443 tcp flags & syn == syn drop
-add rule ip t f ip saddr 10.1.0.2 udp sport 20000-40000 drop
-"""
-
-IPTABLES = """*filter
--A FORWARD -p udp --dport 53 -j DROP
--A FORWARD -p tcp --dport 443 --tcp-flags SYN SYN -j DROP
--A FORWARD -s 10.1.0.2 -p udp -m multiport --sports 20000:40000 -j DROP
-COMMIT
-"""
-
-LUA = """
-local netfilter, nf = require("netfilter"), require("linux.nf")
-local packet = require("packet")
-local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
-netfilter.register{
-    hook = function(skb)
-        local view = skb:data("net")
-        local _, from, to = packet.udp(view)
-        if from then
-            local ours = view:getstring(12, 4) == "\\10\\1\\0\\2"
-            return (to == 53 or ours and from >= 20000 and from <= 40000) and DROP or ACCEPT
-        end
-        local start, _, _, to = packet.tcp(view)
-        if to == 443 and view:getuint8(start + 13) & 2 ~= 0 then return DROP end
-        return ACCEPT
-    end,
-    pf = nf.proto.IPV4, hooknum = nf.inet.FORWARD,
-}
-"""
-
-
-def traffic(count: int, seed: int) -> list[bytes]:
-    """Good packets of IPv4, some of which the rules above drop."""
-    draw = random.Random(seed)
-    packets = []
-    for number in range(count):
-        ports = {"sport": draw.randint(1024, 65535), "dport": draw.choice((53, 443, 80, 9999))}
-        head = IP(src="10.1.0.2", dst="10.2.0.2", id=number)
-        body = draw.choice((UDP(**ports), TCP(**ports, flags=draw.choice(("S", "A", "PA")))))
-        packets.append(bytes(head / body / Raw(draw.randbytes(draw.randrange(1000)))))
-    return packets
-
-
-@pytest.mark.limit(300)
-def test_four_filters_pass_the_same_packets(machine: Machine, kernel: KernelInfo) -> None:
-    wire(machine, ROUTED)
-    packets = traffic(400, seed=5)
-    bring(machine, packets)
-    machine.copy_to(NFT.encode(), "/tmp/nft")
-    machine.copy_to(IPTABLES.encode(), "/tmp/iptables")
-    # What arrives must not be answered.
-    machine.succeed(
-        "ip netns exec b nft 'add table ip t; add chain ip t i "
-        "{ type filter hook prerouting priority -300; policy drop; }'"
-    )
-    machine.succeed("ping -c 1 -W 1 10.2.0.2 || true")
-
-    def passed(begin: str = "true", end: str = "true") -> list[str]:
-        """How many packets pass, and each of them."""
-        machine.succeed(begin)
-        out = machine.succeed("python3 /tmp/replay.py /tmp/frames a va b vb 10.1.0.2").split()
-        machine.succeed(end)
-        return out[1:]
-
-    every = passed()
-    assert int(every[0]) == len(packets)
-    by_nft = passed("nft -f /tmp/nft", "nft delete table ip t")
-    assert len(packets) // 4 < int(by_nft[0]) < len(packets) * 7 // 8
-    run(machine, LUA)
-    assert passed(end="lunatik stop hook") == by_nft
-    kinds = ["nft", *(["legacy"] if kernel.has("IP_NF_FILTER") else [])]
-    for kind in kinds:
-        restore, flush = f"iptables-{kind}-restore < /tmp/iptables", f"iptables-{kind} -F FORWARD"
-        assert passed(restore, flush) == by_nft, kind
 
 
 @pytest.mark.slow
