@@ -363,7 +363,7 @@ struct xdp_options {
 #ifdef XDP_STANDALONE
 
 /* How long attach() waits for RTNL, which its own caller might hold. */
-#define RTNL_PATIENCE_MS	1000
+#define RTNL_PATIENCE_MS	5000
 
 /* A script on a device: one callback, or one for each CPU. */
 struct xdp_device {
@@ -511,8 +511,9 @@ static int rtnl_lock_patiently(void)
 	unsigned long end = jiffies + msecs_to_jiffies(RTNL_PATIENCE_MS);
 
 	while (!rtnl_trylock()) {
+		/* Not EBUSY, which is for devices that have a program. */
 		if (time_after(jiffies, end))
-			return -EBUSY;
+			return -EAGAIN;
 		if (msleep_interruptible(1))
 			return -EINTR;
 	}
@@ -784,13 +785,15 @@ static int context_event(lua_State *L)
 #define FIB_LOOKUP_UNITS	200
 
 /*
- * BPF_FIB_LOOKUP_DIRECT, _OUTPUT and _SKIP_NEIGH. The others want fields that a
- * script cannot give, or give such as it would not be shown.
+ * BPF_FIB_LOOKUP_*, some of which are no enumerators of 6.1, which refuses them.
+ * Of those that follow, VLAN and VLAN_INPUT, a script would not be shown the tag.
  */
-#define FIB_FLAGS		7
-
-/* BPF_FIB_LOOKUP_SKIP_NEIGH, an enumerator that 6.1 has not: it refuses the flag. */
-#define FIB_SKIP_NEIGH		4
+#define FIB_DIRECT		BIT(0)
+#define FIB_SKIP_NEIGH		BIT(2)
+#define FIB_TBID		BIT(3)
+#define FIB_SRC			BIT(4)
+#define FIB_MARK		BIT(5)
+#define FIB_FLAGS		GENMASK(5, 0)
 
 /* An address: an integer for IPv4, 16 bytes for IPv6. */
 static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
@@ -839,10 +842,22 @@ static void fib_push_mtu(lua_State *L, const struct bpf_fib_lookup *fib)
 	lua_setfield(L, -2, "mtu");
 }
 
-static int fib_push_found(lua_State *L, const struct bpf_fib_lookup *fib, u32 flags)
+/* The source that the route prefers; of the family that was asked for. */
+static void fib_push_source(lua_State *L, const struct bpf_fib_lookup *fib, u8 family)
 {
-	fib_push_route(L, fib, 6);
+	if (family == AF_INET6)
+		lua_pushlstring(L, (const char *)fib->ipv6_src, sizeof(fib->ipv6_src));
+	else
+		lua_pushinteger(L, ntohl(fib->ipv4_src));
+	lua_setfield(L, -2, "src");
+}
+
+static int fib_push_found(lua_State *L, const struct bpf_fib_lookup *fib, u8 family, u32 flags)
+{
+	fib_push_route(L, fib, 7);
 	fib_push_mtu(L, fib);
+	if (flags & FIB_SRC)
+		fib_push_source(L, fib, family);
 	if (flags & FIB_SKIP_NEIGH)
 		return 1;
 	lua_pushlstring(L, fib->smac, sizeof(fib->smac));
@@ -870,36 +885,65 @@ static int fib_push_failed(lua_State *L, const struct bpf_fib_lookup *fib, int c
 	}
 }
 
+/* The type of service of IPv4, the traffic class of IPv6. */
+static void fib_read_class(lua_State *L, struct bpf_fib_lookup *fib)
+{
+	u8 class = lunatik_optfieldrange(L, 2, "tos", 0, 0, U8_MAX);
+
+	if (fib->family == AF_INET6)
+		fib->flowinfo = htonl((u32)class << 20);
+	else
+		fib->tos = class;
+}
+
+/* What else is asked for; a table and a mark ask for the flags that look at them. */
+static u32 fib_read_flags(lua_State *L, struct bpf_fib_lookup *fib)
+{
+	u32 flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, FIB_FLAGS);
+	u32 mark = lunatik_optfieldrange(L, 2, "mark", 0, 0, U32_MAX);
+
+	fib->tbid = lunatik_optfieldrange(L, 2, "table", 0, 0, U32_MAX);
+	if (fib->tbid)
+		flags |= FIB_DIRECT | FIB_TBID;
+	/* Lies where the first address will; 6.1 has no name for it. */
+	memcpy(fib->smac, &mark, sizeof(mark));
+	if (mark)
+		flags |= FIB_MARK;
+	return flags;
+}
+
 /*
  * ctx:fib_lookup{src =, dst =, ifindex =, protocol =, sport =, dport =,
- * length =, tos =, flags =} -> {ifindex =, nexthop =, metric =, mtu =, smac =,
- * dmac =}, or nil, BPF_FIB_LKUP_RET_* and what is known all the same
+ * length =, tos =, table =, mark =, flags =} -> {ifindex =, nexthop =, metric =,
+ * mtu =, src =, smac =, dmac =}, or nil, BPF_FIB_LKUP_RET_* and what is known
+ * all the same
  */
 static int context_fib_lookup(lua_State *L)
 {
 	struct xdp_callback *callback = lunatik_check(L, 1, &context_class);
 	struct bpf_fib_lookup fib = {};
+	u8 family;
 	u32 flags;
 	int ret;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
 	lunatik_charge(L, FIB_LOOKUP_UNITS);
-	fib.family = fib_address(L, "src", &fib.ipv4_src, fib.ipv6_src);
-	if (fib_address(L, "dst", &fib.ipv4_dst, fib.ipv6_dst) != fib.family)
+	family = fib_address(L, "src", &fib.ipv4_src, fib.ipv6_src);
+	if (fib_address(L, "dst", &fib.ipv4_dst, fib.ipv6_dst) != family)
 		luaL_error(L, "fields 'src' and 'dst' are of different families");
+	fib.family = family;
 	fib.l4_protocol = lunatik_optfieldrange(L, 2, "protocol", 0, 0, U8_MAX);
 	fib.sport = htons(lunatik_optfieldrange(L, 2, "sport", 0, 0, U16_MAX));
 	fib.dport = htons(lunatik_optfieldrange(L, 2, "dport", 0, 0, U16_MAX));
 	fib.tot_len = lunatik_optfieldrange(L, 2, "length", 0, 0, U16_MAX);
-	if (fib.family == AF_INET)
-		fib.tos = lunatik_optfieldrange(L, 2, "tos", 0, 0, U8_MAX);
+	fib_read_class(L, &fib);
 	fib.ifindex = lunatik_optfieldrange(L, 2, "ifindex", callback->buff->rxq->dev->ifindex,
 					    1, INT_MAX);
-	flags = lunatik_optfieldrange(L, 2, "flags", 0, 0, FIB_FLAGS);
+	flags = fib_read_flags(L, &fib);
 
 	ret = lunatik_try(L, xdp_lua_fib_lookup(callback->buff, &fib, flags));
 	if (ret == BPF_FIB_LKUP_RET_SUCCESS)
-		return fib_push_found(L, &fib, flags);
+		return fib_push_found(L, &fib, family, flags);
 	return fib_push_failed(L, &fib, ret);
 }
 
@@ -1138,12 +1182,16 @@ static int xdp_detach(lua_State *L)
 {
 	struct lunatik_runtime *runtime = lunatik_toruntime(L);
 	struct xdp_callback *callback;
+	size_t seen = 0;
 
 	spin_lock_bh(&callbacks_lock);
-	hash_for_each_possible(callbacks, callback, node, runtime_hash(runtime))
+	hash_for_each_possible(callbacks, callback, node, runtime_hash(runtime)) {
+		seen++;
 		if (callback->hook.runtime == runtime)
 			callback_end(L, callback);
+	}
 	spin_unlock_bh(&callbacks_lock);
+	lunatik_charge(L, seen);
 	return 0;
 }
 

@@ -339,7 +339,17 @@ route add prohibit fd02::b3
 route add fd02::4 via fd02::2 dev r1 mtu lock 1300
 route add fd02::5 via fd02::2 dev r1 metric 7
 route add fd02::6 via fd02::77 dev r1 metric 9
+addr add fd02::9/64 dev r1 nodad
+addr add 198.51.100.9/24 dev r1
+route add 203.0.113.8 via 198.51.100.2 dev r1 src 198.51.100.9
+route add fd02::8 via fd02::2 dev r1 src fd02::9
+route add 203.0.113.8 via 198.51.100.3 dev r1 table 78
+route add fd02::8 via fd02::3 dev r1 table 78
+neigh add fd02::3 lladdr 02:00:00:00:00:06 dev r1
+rule add fwmark 5 lookup 78
 END
+ip -6 rule add tos 0x10 lookup 78
+ip -6 rule add fwmark 5 lookup 78
 sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.conf.d0.forwarding=0
 sysctl -qw net.ipv6.conf.d0.forwarding=0
 cat /sys/class/net/d0/ifindex
@@ -351,11 +361,14 @@ ENDS_V4 = (
     "198.51.100.77",
     "198.51.100.1",
     "192.88.99.1",
-    *(f"203.0.113.{number}" for number in range(1, 8)),
+    *(f"203.0.113.{number}" for number in range(1, 9)),
 )
-ENDS_V6 = (2, 0x77, 1, 0xB1, 0xB2, 0xB3, 4, 5, 6)
+ENDS_V6 = (2, 0x77, 1, 0xB1, 0xB2, 0xB3, 4, 5, 6, 8)
 
-TOS, UDP = 0x10, 17
+TOS, UDP, TABLE, FWMARK = 0x10, 17, 78, 5
+
+DIRECT, TBID, PREFERRED, MARKED = 1, 8, 16, 32
+"""Of BPF_FIB_LOOKUP_*: DIRECT, TBID, SRC, MARK."""
 
 
 def test_routes_are_those_of_their_twin(pairs: list[Pair]) -> None:
@@ -373,8 +386,16 @@ def test_routes_are_those_of_their_twin(pairs: list[Pair]) -> None:
     orders += [
         (FIB, to, flags, 1 | variant)
         for to in ENDS_V6
-        for variant in (0, 1400 << 24, 1600 << 24, other << 40)
+        for variant in (0, TOS << 8, 1400 << 24, 1600 << 24, other << 40)
         for flags in range(5)
+    ]
+    # Of a table, a mark, and what the route wants as source; one at a time and together.
+    fields = ((DIRECT | TBID, TABLE << 48), (MARKED, FWMARK << 56), (PREFERRED, 0))
+    fields += ((DIRECT | TBID | PREFERRED, TABLE << 48), (MARKED | PREFERRED, FWMARK << 56))
+    orders += [
+        (FIB, to, flags, family | variant)
+        for family, to in ((0, int(ipaddress.IPv4Address("203.0.113.8"))), (1, 8))
+        for flags, variant in fields
     ]
     for pair in pairs:
         found = pair.outcomes(orders)

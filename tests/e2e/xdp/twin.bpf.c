@@ -129,6 +129,9 @@ inlined __u32 sum_of(struct order *order)
 #define FAMILY_V4	2
 #define FAMILY_V6	10
 
+/* BPF_FIB_LOOKUP_SRC, which not every 6.1 has. */
+#define FIB_SRC		16
+
 /* Of what is known without the neighbour. A gateway may be of another family. */
 inlined __u64 sum_of_route(struct bpf_fib_lookup *route)
 {
@@ -152,24 +155,41 @@ inlined __u64 sum_of_macs(struct bpf_fib_lookup *route, __u64 sum)
 	return (sum * 31 + dmac) * 31 + smac;
 }
 
+/* The source that the route prefers. */
+inlined __u64 sum_of_source(struct bpf_fib_lookup *route, int v6, __u64 sum)
+{
+	int i;
+
+	if (!v6)
+		return sum * 31 + SWAP32(route->ipv4_src);
+	for (i = 0; i < 4; i++)
+		sum = sum * 31 + SWAP32(route->ipv6_src[i]);
+	return sum;
+}
+
 /* Where to a packet for the address goes whose end is the order's key. */
 inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *outcome)
 {
+	__u32 mark = order->value >> 56;
 	struct bpf_fib_lookup route = {
 		.family = order->value & 1 ? FAMILY_V6 : FAMILY_V4,
-		.tos = order->value >> 8,
 		.l4_protocol = order->value >> 16,
 		.tot_len = order->value >> 24,
 		.ifindex = order->value >> 40 & 0xff,
+		.tbid = order->value >> 48 & 0xff,
 	};
 	if (!route.ifindex)
 		route.ifindex = ctx->ingress_ifindex;
+	/* 6.1 has no field for it, nor the flag. */
+	__builtin_memcpy(route.smac, &mark, sizeof(mark));
 	if (route.family == FAMILY_V6) {
+		route.flowinfo = SWAP32((order->value >> 8 & 0xff) << 20);
 		route.ipv6_src[0] = SWAP32(0xfd010000);
 		route.ipv6_src[3] = SWAP32(1);
 		route.ipv6_dst[0] = SWAP32(0xfd020000);
 		route.ipv6_dst[3] = SWAP32(order->key);
 	} else {
+		route.tos = order->value >> 8;
 		route.ipv4_src = SWAP32(0xc0000201);
 		route.ipv4_dst = SWAP32(order->key);
 	}
@@ -177,6 +197,8 @@ inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *o
 	switch (outcome->status) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		outcome->value = sum_of_macs(&route, sum_of_route(&route) * 31 + route.mtu_result);
+		if (order->flags & FIB_SRC)
+			outcome->value = sum_of_source(&route, order->value & 1, outcome->value);
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		outcome->value = sum_of_route(&route);

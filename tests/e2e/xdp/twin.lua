@@ -128,6 +128,13 @@ local function sum_of_macs(sum, route)
 	return (sum * 31 + string.unpack("<I6", route.dmac)) * 31 + string.unpack("<I6", route.smac)
 end
 
+local function sum_of_source(sum, src)
+	if not src then return sum end
+	if type(src) == "number" then return sum * 31 + src end
+	for at = 1, 16, 4 do sum = sum * 31 + string.unpack(">I4", src, at) end
+	return sum
+end
+
 orders[63] = function(order, ctx)
 	local value = string.unpack("<i8", order.value)
 	local v6, ifindex = value & 1 == 1, value >> 40 & 0xff
@@ -136,10 +143,13 @@ orders[63] = function(order, ctx)
 		dst = v6 and TO .. string.pack(">I4", order.key) or order.key,
 		tos = value >> 8 & 0xff, protocol = value >> 16 & 0xff, length = value >> 24 & 0xffff,
 		ifindex = ifindex > 0 and ifindex or nil, flags = order.flags,
+		table = value >> 48 & 0xff, mark = value >> 56 & 0xff,
 	}
 	local ok, route, why, known = pcall(ctx.fib_lookup, ctx, asked)
 	if not ok then return status(false, route), 0 end
-	if route then return 0, sum_of_macs(sum_of_route(route) * 31 + route.mtu, route) end
+	if route then
+		return 0, sum_of_source(sum_of_macs(sum_of_route(route) * 31 + route.mtu, route), route.src)
+	end
 	if not known then return why, 0 end
 	return why, known.ifindex and sum_of_route(known) or known.mtu
 end
