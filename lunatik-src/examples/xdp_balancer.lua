@@ -6,7 +6,9 @@
 --	lunatik run examples/xdp_balancer softirq	(on the balancer)
 --
 -- The servers answer through the balancer, which puts the service's address
--- back; under their own they can't be reached at that port any more.
+-- back; under their own they can't be reached at that port any more. Errors
+-- (ICMP) are not translated: what clients may send has to fit the way to the
+-- servers, or TCPMSS has to see to it.
 --
 local xdp = require("xdp")
 local action = require("linux.xdp")
@@ -101,7 +103,7 @@ xdp.attach(function(ctx)
 	local flow = be32(packet:getstring(SOURCE, 4)) ~ be16(packet, start) * 2654435761
 	readdress(packet, DESTINATION, start, servers[(flow >> 16) % #servers + 1])
 	return send(ctx, packet)
-end, {dev = INSIDE})
+end, {dev = INSIDE, fallback = "closed"})	-- half rewritten it is nobody's
 
 xdp.attach(function(ctx)
 	local packet = ctx:packet()
@@ -112,4 +114,4 @@ xdp.attach(function(ctx)
 	end
 	readdress(packet, SOURCE, start, service)
 	return send(ctx, packet)
-end, {dev = OUTSIDE})
+end, {dev = OUTSIDE, fallback = "closed"})

@@ -4,7 +4,7 @@ local xdp = require("xdp")
 local action = require("linux.xdp")
 local DROP <const>, PASS <const> = action.DROP, action.PASS
 
-local HOUR <const> = 3600000000000
+local EARNED <const> = 3600000000000	-- what earns one packet more, in ns
 local PER_SOURCE <const>, PER_SERVICE <const> = 20, 10
 local EXTENSIONS <const> = 32
 local BLOCKED <const> = "blocked.example"
@@ -41,11 +41,11 @@ local function bucket(most)
 	local left, at = {}, {}
 	return function(key)
 		local now = xdp.ktime()
-		local credit = most * HOUR
+		local credit = most * EARNED
 		if left[key] then credit = math.min(credit, left[key] + now - at[key]) end
 		at[key] = now
-		local pass = credit >= HOUR
-		left[key] = pass and credit - HOUR or credit
+		local pass = credit >= EARNED
+		left[key] = pass and credit - EARNED or credit
 		return pass
 	end
 end

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from counters import counters
 from forgets import FORGETS
 from twins import MOUNT_BPFFS
 
@@ -132,9 +133,42 @@ def test_kernel_without_hooks_says_so(node: Machine, kernel: KernelInfo) -> None
     node.succeed("! dmesg | grep forged", "reach", "! lunatik list | grep filter")
 
 
-def test_failing_script_gives_the_program_its_way(asking: Machine) -> None:
+#: What a script does that gives no answer, what the log says of it, whether that is its end.
+FAILING = {
+    "error": ('error("rotten")', "rotten", False),
+    "nothing": ("", "returned no", False),
+    "negative": ("return -1", "returned no", False),
+    "large": ("return 1 << 31", "returned no", False),
+    "memory": ("return #('x'):rep(1 << 20)", "not enough memory", False),
+    "budget": ("while true do end", "instruction budget exceeded", True),
+}
+
+
+@pytest.mark.parametrize("failure", FAILING)
+def test_failing_script_gives_the_program_its_way(asking: Machine, failure: str) -> None:
+    body, said, dies = FAILING[failure]
+    # So little that asking for more of it costs less than the budget.
+    asking.succeed("echo 1048576 > /sys/module/lunatik/parameters/memory")
     asking.copy_to(
-        b'require("xdp").attach(function() error("rotten") end)', "/lib/modules/lua/verdict.lua"
+        f"""
+        local xdp = require("xdp")
+        xdp.attach(function(packet, argument)
+            if #packet ~= 98 then
+                argument:setuint32(4, argument:getuint32(0) + 1)
+                return xdp.failures() >= 5 and 1 or 2
+            end
+            {body}
+        end)
+        """.encode(),
+        "/lib/modules/lua/verdict.lua",
     )
-    asking.succeed("lunatik run verdict softirq", "reach")
-    asking.wait_until_succeeds("dmesg | grep rotten")
+    ping = "ip netns exec client ping -q -W 1 192.0.2.2"
+    asking.succeed("lunatik run verdict softirq", f"{ping} -c 1 -s 100")
+    asking.succeed(f"{ping} -c 5 -i 0.1", timeout=30)
+    if dies:
+        # Nobody is asked any more, so the program has its way with all of it.
+        asking.succeed(f"{ping} -c 1 -s 100", "lunatik list | grep 'verdict.*broken'")
+    else:
+        asking.fail(f"{ping} -c 1 -s 100")
+        assert counters(asking, "verdict")["ERRORS"] == "5"
+    assert asking.succeed("dmesg").count(said) == 1

@@ -86,6 +86,29 @@ def test_native_mode_is_refused_where_there_is_none(node: Machine) -> None:
     node.succeed("dmesg | grep 'v0: .*native mode'")
 
 
+ODD = """
+local action = require("linux.xdp")
+require("xdp").attach(function(ctx, packet)
+    if packet:getstring(12, 2) ~= "\\x88\\xb5" then return action.PASS end
+    packet:setuint8(20, 0xaa)
+    return packet:getuint8(14) % 2 == 1 and action.PASS or action.DROP
+end, {{dev = "tap0"{mode}}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [("native", "xdp"), ("generic", "xdpgeneric"), (None, "xdp")]
+)
+def test_tap_has_both_modes(machine: Machine, asked: str | None, given: str) -> None:
+    """Its frames come from a process, in that one's context."""
+    script(machine, ODD.format(mode=f', mode = "{asked}"' if asked else ""))
+    machine.copy_to(HERE / "tap.py", "/tmp/tap.py")
+    command = "lunatik run filter softirq; ip link show tap0 > /tmp/shown"
+    came = machine.succeed(f"python3 /tmp/tap.py tap0 '{command}'").split("\n")
+    assert came == [f"{number} 170" for number in range(1, 10, 2)] + [""]
+    assert f" {given} " in machine.succeed("cat /tmp/shown")
+
+
 @modes
 def test_hook_ends_with_its_device(node: Machine, mode: str) -> None:
     script(node, DROP_ICMP.format(mode=mode))
