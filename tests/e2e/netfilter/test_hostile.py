@@ -3,13 +3,28 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from frames import bring, destination_port, mutations
+from frames import (
+    bring,
+    bring_frames,
+    destination_port,
+    framed,
+    link_address,
+    mutations,
+)
 from wiring import LAID, PORT, ROUTED, flow, run, wire
 
 from lab.vm.machine import Machine
 
 pytestmark = pytest.mark.machine(prepare=LAID)
+
+#: How their link addresses begin; the other three bytes say which one it is.
+NUMBERED = b"\x02\0\x99"
+
+#: What a script says of a packet; the last is of its own mistakes.
+NAME, TLS, OTHER, NONE, FAILED = "dton!"
 
 JUDGE = """
 local lunatik, data = require("lunatik"), require("data")
@@ -21,25 +36,46 @@ local seen = 0
 
 local function judge(skb)
     local view = skb:data("net")
-    local _, _, port = packet.udp(view)
-    if port == 53 then return 1 end
-    local _, _, _, port = packet.tcp(view)
-    return port == 443 and 2 or 0
+    local udp, _, name = packet.udp(view)
+    local tcp, _, _, tls = packet.tcp(view)
+    if name == 53 then return "d" end
+    if tls == 443 then return "t" end
+    return (udp or tcp) and "o" or "n"
 end
 
 netfilter.register{
     hook = function(skb)
-        if skb:data("mac"):getstring(6, 6) ~= "\\x02\\0\\0\\0\\0\\x99" then
+        if skb:data("mac"):getstring(6, 3) ~= "\\x02\\0\\x99" then
             return nf.action.ACCEPT
         end
         local ok, verdict = pcall(judge, skb)
-        verdicts:setuint8(seen, ok and verdict + 48 or 69)
+        verdict = ok and verdict or "!"
+        verdicts:setuint8(seen, verdict:byte())
         seen = seen + 1
-        return nf.action.ACCEPT
+        return (verdict == "d" or verdict == "t") and nf.action.DROP or nf.action.ACCEPT
     end,
     pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "ra",
 }
 """
+
+#: Behind the script, and not of it: which ones come, and how many bytes of IP.
+ARRIVALS = """
+table netdev arrivals {
+    set came { type ether_addr; size 65535; flags dynamic; }
+    counter whole { }
+    chain behind {
+        type filter hook ingress device "ra" priority 500;
+        ether saddr & ff:ff:ff:00:00:00 == 02:00:99:00:00:00 add @came { ether saddr } \\
+            counter name whole
+    }
+}
+"""
+
+
+def kind(data: bytes) -> str:
+    """What the reference says of a packet."""
+    found = destination_port(data)
+    return {(17, 53): NAME, (6, 443): TLS, None: NONE}.get(found, OTHER)
 
 
 @pytest.mark.slow
@@ -48,8 +84,16 @@ netfilter.register{
 def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
     packets = list(mutations(amount, seed=20))
-    bring(machine, packets)
+    frames = framed(packets, link_address(machine, "ra"))
+    bring_frames(
+        machine,
+        (
+            frame[:6] + NUMBERED + number.to_bytes(3, "big") + frame[12:]
+            for number, frame in enumerate(frames)
+        ),
+    )
     run(machine, JUDGE % amount)
+    machine.succeed(f"nft -f - <<'END'{ARRIVALS}END")
     # Twice the way through the stack, with what usually looks at it there.
     machine.succeed(
         "nft add table inet t; nft 'add chain inet t c { type filter hook "
@@ -59,17 +103,23 @@ def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amou
         str(amount)
     ]
     said = machine.lua("return require('lunatik')._ENV.verdicts:getstring(0)").strip()
-    expected = "".join(
-        {(17, 53): "1", (6, 443): "2"}.get(destination_port(data) or (0, 0), "0")
-        for data in packets
-    )
+    expected = "".join(map(kind, packets))
     wrong = [
-        (number, packets[number].hex())
+        (number, left, right, packets[number].hex())
         for number, (left, right) in enumerate(zip(said, expected, strict=True))
         if left != right
     ]
     assert not wrong, wrong[:5]
-    assert min(expected.count(verdict) for verdict in "012") > amount // 50, "all kinds were there"
+    assert min(expected.count(kind) for kind in (NAME, TLS, OTHER, NONE)) > amount // 50
+
+    # What was said is what became of them: those and no others, with all their bytes.
+    machine.succeed("nft list table netdev arrivals >/tmp/arrivals")
+    shown = machine.copy_from("/tmp/arrivals").decode()
+    came = {int(mac.replace(":", ""), 16) for mac in re.findall(r"02:00:99:(..:..:..)", shown)}
+    passed = {number for number, kind in enumerate(expected) if kind in (OTHER, NONE)}
+    assert came - {0} == passed - {0}, sorted(came ^ passed)[:5]
+    whole = sum(len(packets[number]) for number in passed)
+    assert f"packets {len(passed)} bytes {whole}" in " ".join(shown.split())
 
 
 #: Does one thing after another to what it gets, and counts for each how often it went well.
