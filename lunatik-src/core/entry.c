@@ -110,16 +110,21 @@ static long hurry(void)
 	return time_before(jiffies, READ_ONCE(hurried_in_vain) + HZ) ? 0 : LUNATIK_HURRY;
 }
 
-static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik_pace pace)
+/* Who stops the runtime that the task comes from ends the wait: lunatik_interrupt(). */
+static noinline int wait_for_mutex(struct lunatik_runtime *runtime, enum lunatik_pace pace,
+				   const struct lunatik_runtime *outer)
 {
 	long patience = pace == LUNATIK_HURRIED ? hurry() : LUNATIK_PATIENCE;
 	bool locked;
 	long left;
 
-	left = wait_event_killable_timeout(runtime->unlocked, settled(runtime, &locked),
+	left = wait_event_killable_timeout(runtime->unlocked,
+					   settled(runtime, &locked) || lunatik_ending(outer),
 					   patience);
+	if (left > 0 && locked)
+		return 0;
 	if (left > 0)
-		return locked ? 0 : -ESHUTDOWN;
+		return READ_ONCE(runtime->state) > LUNATIK_ARMED ? -ESHUTDOWN : -EINTR;
 	if (!left && patience == LUNATIK_HURRY)
 		WRITE_ONCE(hurried_in_vain, jiffies);
 	return left ? -EINTR : -EBUSY;
@@ -203,17 +208,20 @@ static __always_inline u64 read_clock(struct lunatik_runtime *runtime)
 }
 
 static __always_inline int enter_process(struct lunatik_runtime *runtime,
-					 enum lunatik_pace pace)
+					 enum lunatik_pace pace,
+					 struct lunatik_runtime *outer)
 {
 	might_sleep();
 	if (READ_ONCE(runtime->owner) == current)
 		return -EDEADLK;
 	if (unlikely(!mutex_trylock(&runtime->mutex))) {
-		int ret = wait_for_mutex(runtime, pace);
+		int ret = wait_for_mutex(runtime, pace, outer);
 
 		if (ret)
 			return ret;
 	}
+	if (outer)	/* else it is NULL since the last has left */
+		runtime->outer = outer;
 	lunatik_own(runtime);
 	return 0;
 }
@@ -221,7 +229,7 @@ static __always_inline int enter_process(struct lunatik_runtime *runtime,
 /* To load it, and to give it up: the way in when there is no entry to count. */
 int lunatik_enter_process(struct lunatik_runtime *runtime)
 {
-	int ret = enter_process(runtime, LUNATIK_USUAL);
+	int ret = enter_process(runtime, LUNATIK_USUAL, NULL);
 
 	if (!ret)
 		start_clock(runtime);
@@ -430,11 +438,12 @@ static noinline void throttle(struct lunatik_runtime *runtime)
  * @runtime: the caller owns a reference
  * @flags: for leave()
  * @pace: what hangs on this task
+ * @outer: whose entry this one is in, if it may sleep; or NULL
  *
  * Return: 0, or one of the errors of lunatik_run(), with no lock held.
  */
 static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long *flags,
-				 enum lunatik_pace pace)
+				 enum lunatik_pace pace, struct lunatik_runtime *outer)
 {
 	bool enough;
 	int ret;
@@ -445,7 +454,7 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 		return -ESHUTDOWN;
 
 	if (runtime->context == LUNATIK_PROCESS)
-		ret = enter_process(runtime, pace);
+		ret = enter_process(runtime, pace, outer);
 	else
 		ret = enter_interrupt(runtime, flags);
 	if (ret)
@@ -636,11 +645,9 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 	unsigned long flags;
 	int ret;
 
-	ret = enter(runtime, &flags, pace);
+	ret = enter(runtime, &flags, pace, outer);
 	if (ret)
 		return ret;
-	if (outer && runtime->context == LUNATIK_PROCESS)
-		runtime->outer = outer;
 	ret = call(runtime, handler, arg, error, NULL);
 	if (pace == LUNATIK_PATIENT)
 		runtime->output = NULL;		/* it was lent to this entry */
@@ -679,7 +686,7 @@ int lunatik_run_finally(struct lunatik_hook *hook, lunatik_handler handler,
 	unsigned long flags;
 	int ret;
 
-	ret = enter(runtime, &flags, LUNATIK_USUAL);
+	ret = enter(runtime, &flags, LUNATIK_USUAL, NULL);
 	if (ret)
 		return ret;
 	ret = call(runtime, handler, arg, NULL, hook);

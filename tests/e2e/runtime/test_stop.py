@@ -396,6 +396,39 @@ def test_who_is_inside_of_another_one_is_stopped(machine: Machine, nested: str) 
     machine.wait_until_succeeds('test -z "$(lunatik list)"')
 
 
+def test_who_waits_for_a_busy_one_is_stopped(machine: Machine) -> None:
+    """Not after as long as an entry waits for those who are inside: ten seconds."""
+    run(machine, "busy", SLEEPS + "return sleep")
+    machine.copy_to(
+        (
+            ENV
+            + """
+            return function()
+                env.came = true
+                local began = require("linux").time()
+                env.ok = pcall(env.busy.resume, env.busy)
+                env.waited = (require("linux").time() - began) // 1000000
+            end
+            """
+        ).encode(),
+        "/lib/modules/lua/waiter.lua",
+    )
+    machine.succeed(
+        f"lunatik -e '{ENV} env.busy = env.runtimes.busy'",
+        f"lunatik -e '{ENV} env.busy:resume()' >/tmp/said 2>&1 &",
+    )
+    machine.succeed("sleep 0.3", "lunatik spawn waiter")
+    machine.wait_until_succeeds(f"lunatik -e '{ENV} assert(env.came)'")
+    machine.succeed("sleep 0.3", "lunatik stop waiter")
+    machine.wait_until_succeeds("! lunatik list | grep waiter")
+    ok, waited = machine.lua(ENV + "return env.ok, env.waited").split()
+    assert ok == "false"
+    assert 200 < int(waited) < 3000
+    machine.succeed("lunatik stop busy")
+    machine.lua(ENV + "env.busy, env.came, env.ok, env.waited = nil")
+    gone(machine)
+
+
 def test_who_was_inside_of_a_stopped_one_sleeps_on(machine: Machine) -> None:
     machine.copy_to((SLEEPS + "sleep()").encode(), "/lib/modules/lua/inner.lua")
     machine.copy_to(
