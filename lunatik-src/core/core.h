@@ -105,6 +105,7 @@ struct lunatik_runtime {
 	/* Owned by the holder of the lock, or as enum lunatik_state says. */
 	lua_State *L;
 	struct lunatik_runtime *outer;	/* whose entry this one is in, if it may sleep */
+	const bool *asked;	/* is the task inside to end? NULL: nobody asks it so */
 	struct lunatik_clock clock;	/* of this entry */
 	unsigned long switches;	/* of the task inside, when its budget was granted */
 	s64 credit;		/* ns of CPU it may still use */

@@ -154,6 +154,16 @@ static noinline void calm(void)
 		set_thread_flag(TIF_NOTIFY_RESUME);
 }
 
+/* The task inside is to end, or one that it is in as well is. By that task. */
+static bool interrupted(const struct lunatik_runtime *runtime)
+{
+	for (; runtime; runtime = runtime->outer)
+		if (READ_ONCE(runtime->stop_requested) ||
+		    (runtime->asked && READ_ONCE(*runtime->asked)))
+			return true;
+	return false;
+}
+
 /* Nobody is about to wake the task any more: its struct may go. */
 void lunatik_disown(struct lunatik_runtime *runtime)
 {
@@ -162,8 +172,8 @@ void lunatik_disown(struct lunatik_runtime *runtime)
 	raw_spin_unlock_irq(&runtime->state_lock);
 	if (READ_ONCE(runtime->stop_requested)) {
 		calm();
-		/* Who stops one of those says so first, and sets the flag then. */
-		if (lunatik_ending(runtime->outer))
+		/* Who interrupts one of those says so first, and sets the flag then. */
+		if (interrupted(runtime->outer))
 			set_thread_flag(TIF_NOTIFY_SIGNAL);
 	}
 	runtime->outer = NULL;
@@ -640,7 +650,7 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 					  lunatik_handler handler, void *arg,
 					  struct lunatik_error *error,
 					  enum lunatik_pace pace,
-					  struct lunatik_runtime *outer)
+					  struct lunatik_runtime *outer, const bool *asked)
 {
 	unsigned long flags;
 	int ret;
@@ -648,7 +658,11 @@ static __always_inline int enter_and_call(struct lunatik_runtime *runtime,
 	ret = enter(runtime, &flags, pace, outer);
 	if (ret)
 		return ret;
+	if (asked)
+		runtime->asked = asked;
 	ret = call(runtime, handler, arg, error, NULL);
+	if (asked)
+		runtime->asked = NULL;
 	if (pace == LUNATIK_PATIENT)
 		runtime->output = NULL;		/* it was lent to this entry */
 	leave(runtime, flags);
@@ -670,12 +684,12 @@ int lunatik_resume(struct lunatik_runtime *runtime, lunatik_handler handler, voi
 		   struct lunatik_error *error, enum lunatik_pace pace,
 		   struct lunatik_runtime *outer)
 {
-	return enter_and_call(runtime, handler, arg, error, pace, outer);
+	return enter_and_call(runtime, handler, arg, error, pace, outer, NULL);
 }
 
 int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
 {
-	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_USUAL, NULL);
+	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_USUAL, NULL, NULL);
 }
 EXPORT_SYMBOL_GPL(lunatik_run);
 
@@ -696,9 +710,10 @@ int lunatik_run_finally(struct lunatik_hook *hook, lunatik_handler handler,
 }
 EXPORT_SYMBOL_GPL(lunatik_run_finally);
 
-int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg)
+int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		      const bool *asked)
 {
-	return lunatik_resume(runtime, handler, arg, NULL, LUNATIK_PATIENT, NULL);
+	return enter_and_call(runtime, handler, arg, NULL, LUNATIK_PATIENT, NULL, asked);
 }
 EXPORT_SYMBOL_GPL(lunatik_run_alone);
 

@@ -127,8 +127,12 @@ int lunatik_run(struct lunatik_runtime *runtime, lunatik_handler handler, void *
 /*
  * The same for a task that holds no lock and has nothing else to do, such as
  * a kernel thread of the binding's own: scripts in it may wait long.
+ *
+ * @asked, or NULL: whoever wants the task to end sets it, then after a full barrier
+ * the task's TIF_NOTIFY_SIGNAL: which nothing that ends inside takes back then.
  */
-int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
+int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg,
+		      const bool *asked);
 
 /*
  * The same for a task that holds a lock much of the kernel waits for, such as

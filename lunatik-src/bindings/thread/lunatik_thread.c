@@ -51,7 +51,7 @@ static int thread_main(void *data)
 {
 	struct thread *thread = data;
 
-	lunatik_run_alone(thread->hook.runtime, thread_body, NULL);
+	lunatik_run_alone(thread->hook.runtime, thread_body, NULL, &thread->stop);
 	lunatik_object_put(thread->runtime);
 	lunatik_unaccount(thread->payer, THREAD_STACK);
 	complete_all(&thread->done);
@@ -64,6 +64,7 @@ static int thread_main(void *data)
 static void thread_wake(struct thread *thread)
 {
 	WRITE_ONCE(thread->stop, true);
+	smp_mb__before_atomic();	/* see lunatik_run_alone() */
 	/* Ends its interruptible waits as a signal would. */
 	set_tsk_thread_flag(thread->task, TIF_NOTIFY_SIGNAL);
 	wake_up_process(thread->task);

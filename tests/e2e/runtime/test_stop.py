@@ -445,6 +445,39 @@ def test_who_was_inside_of_a_stopped_one_sleeps_on(machine: Machine) -> None:
     assert machine.succeed("cat /tmp/left").strip() == "0"
 
 
+def test_a_thread_that_is_stopped_inside_of_another_one_sleeps_no_more(machine: Machine) -> None:
+    """Though what it was inside of ended since, which had been told to as well."""
+    machine.copy_to((SLEEPS + "sleep()").encode(), "/lib/modules/lua/inner.lua")
+    machine.copy_to(
+        (
+            ENV
+            + """
+            return function()
+                pcall(require("lunatik").runtime, "inner")
+                env.left = require("linux").schedule(5000)
+            end
+            """
+        ).encode(),
+        "/lib/modules/lua/outer.lua",
+    )
+    machine.lua(
+        ENV
+        + """
+        env.outer = require("lunatik").runtime("outer")
+        env.thread = require("thread").run(env.outer, "outer")
+        """
+    )
+    machine.wait_until_succeeds("lunatik list | grep 'inner.*loading'")
+    machine.succeed(
+        "sleep 0.2",
+        f"lunatik -e '{ENV} env.thread:stop()' >/dev/null 2>&1 & sleep 0.2; lunatik stop inner",
+    )
+    machine.wait_until_succeeds(f"lunatik -e '{ENV} assert(env.left)'")
+    assert int(machine.lua(ENV + "return env.left")) > 4900
+    machine.lua(ENV + "env.thread, env.left = nil env.outer:stop() env.outer = nil")
+    gone(machine)
+
+
 def test_hooks_are_not_too_many_to_end(machine: Machine) -> None:
     """Those of a CPU's runtime end by a grace period each."""
     machine.copy_to(
