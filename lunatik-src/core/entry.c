@@ -34,6 +34,12 @@
 /* The share of the CPU is topped up to at most what this time (ns) earns. */
 #define LUNATIK_WINDOW		NSEC_PER_SEC
 
+/*
+ * What all interrupt runtimes owe of a CPU at most, in ns: who may use all of it is
+ * not refused, and others are not to pay for that long after it has ended.
+ */
+#define LUNATIK_DEBT		(LUNATIK_WINDOW / 10)
+
 /* What a wait that did not wait costs, in instructions: about its time. */
 #define LUNATIK_WAIT_COST	1000
 
@@ -384,7 +390,7 @@ static __always_inline void pool_spend(u64 spent)
 	struct lunatik_pool *mine = this_cpu_ptr(&pool);
 
 	if (mine->inside == 1) {
-		mine->credit -= spent;
+		mine->credit = max(mine->credit - (s64)spent, -(s64)LUNATIK_DEBT);
 		mine->began = 0;
 	}
 }

@@ -42,6 +42,26 @@ TURNS = 90_000
 #: What interrupt runtimes may use of a CPU together, unless somebody says otherwise.
 TOTAL = 75
 
+#: Uses half of its CPU, by the clock.
+HOG = """
+local linux = require("linux")
+require("ticker").new(10, function()
+	local began = linux.time()
+	while linux.time() - began < 5000000 do end
+end)
+"""
+
+COUNTER = """
+local env, count = require("lunatik")._ENV, 0
+require("ticker").new(10, function() count = count + 1 env.count = count end)
+"""
+
+START = """
+local lunatik = require("lunatik")
+lunatik._ENV.counter = lunatik.runtime("counter", "softirq", {cpu = 0})
+lunatik._ENV.hog = lunatik.runtime("hog", "softirq", {cpu = 0, share = 100, instructions = 1 << 40})
+"""
+
 EACH_TICK = """
 require("ticker").new(1, function() for i = 1, %d do end end)
 """
@@ -133,3 +153,21 @@ def test_many_together(machine: Machine, kernel: KernelInfo) -> None:
     assert throttled, "the flood was none"
     assert share < TOTAL * 1.1
     assert answers.slowest < 3 * kernel.patience
+
+
+@pytest.mark.fresh
+def test_what_one_owes_is_soon_paid(machine: Machine) -> None:
+    """One that may use all of a CPU uses more than all together may: others pay for it."""
+    machine.copy_to(HOG.encode(), "/lib/modules/lua/hog.lua")
+    machine.copy_to(COUNTER.encode(), "/lib/modules/lua/counter.lua")
+    machine.succeed("echo 10 > /sys/module/lunatik/parameters/interrupt_total")
+    machine.lua(START)
+    machine.succeed("sleep 3")
+    count = "return require('lunatik')._ENV.count or 0"
+    before = int(machine.lua(count))
+    machine.succeed("sleep 0.3")
+    assert int(machine.lua(count)) == before, "it was not refused"
+    machine.lua("require('lunatik')._ENV.hog:stop()")
+    # Nine seconds of what all may use.
+    machine.succeed("sleep 3")
+    assert int(machine.lua(count)) > before
