@@ -214,6 +214,11 @@ local s = ("%1"):rep(1 << 9):rep(1 << 11)
 ---
 ("x"):gsub("()", s, 1)
 
+--- balance_giants: budget
+local s = ("("):rep(1 << 9):rep(3 << 10)
+---
+s:find("%b()")
+
 --- gsub_giants: memory|budget
 local s = ("x"):rep(100000)
 while true do s = s:gsub("x", "xx") end
@@ -1072,6 +1077,19 @@ pcall(resume, co)
 free()
 assert(coroutine.status(co) == "dead", "left behind")
 pcall(again)
+
+--- dead_stack_in_emergencies: budget
+collectgarbage("stop")
+local deep = coroutine.wrap(function() -- those do not shrink it again
+	coroutine.yield(select("#", table.unpack({}, 1, 60000)))
+end)
+local kilobyte = ("x"):rep(1 << 10) -- nor do those of concatenation, unlike a buffer's
+local pieces = {kilobyte:rep(1 << 8), kilobyte:rep(1 << 3)}
+deep()
+local kept = {}
+local function keep(s) kept[#kept + 1] = s .. "x" end
+for _, s in ipairs(pieces) do while pcall(keep, s) do end end
+for _ = 1, 150 do pcall(table.create, 4000) end
 
 --- name_of_a_type_that_goes: fine / fine|budget
 collectgarbage("incremental")
