@@ -35,29 +35,42 @@ for round = 1, {rounds} do
 end
 """
 
+#: Ten at a time: a machine with one CPU that another sends to without a pause does
+#: nothing else any more, with or without a script.
 FLOOD = """
-import itertools, socket
+import itertools, socket, time
 here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for number in itertools.count():
+    if number % 10 == 0:
+        time.sleep({pause})
     try:
         here.sendto(b"flood", ("{address}", 9000 + number % 100))
     except OSError:
         pass
 """
 
+#: Whom nobody listens to there is not answered either.
+DEAF = """nft -f - <<END
+table inet t {
+    chain i {
+        type filter hook prerouting priority -300;
+        udp dport 9000-9099 drop
+    }
+}
+END"""
+
 RECEIVED = "/sys/class/net/eth0/statistics/rx_packets"
 
 
 @pytest.fixture
-def flooded(net: Network) -> Machine:
+def flooded(net: Network, kernel: KernelInfo) -> Machine:
     """The one on the right, whose card the other floods."""
     left, right = net.nodes("left", "right")
     left.wait_until_succeeds(f"ping -c 1 -W 1 {net.address('right')}")
-    # Answers would be what it is busy with.
-    right.succeed("sysctl -qw net.ipv4.icmp_ratelimit=0")
-    right.succeed("iptables-nft -A OUTPUT -p icmp --icmp-type 3 -j DROP")
+    right.succeed(DEAF)
     right.copy_to(HERE / "show_hook.py", "/tmp/show_hook.py")
-    left.copy_to(FLOOD.format(address=net.address("right")).encode(), "/tmp/flood.py")
+    flood = FLOOD.format(address=net.address("right"), pause=0.002 * kernel.patience)
+    left.copy_to(flood.encode(), "/tmp/flood.py")
     left.succeed("timeout 900 python3 /tmp/flood.py >/tmp/flood 2>&1 &")
     right.wait_until_succeeds(f"test $(cat {RECEIVED}) -gt 100")
     return right
