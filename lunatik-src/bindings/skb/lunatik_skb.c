@@ -24,6 +24,7 @@
 #include <linux/kref.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter_arp.h>
 #include <linux/percpu.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
@@ -725,6 +726,20 @@ static int gso_shorten(struct sk_buff *skb, unsigned int length)
 	return 0;
 }
 
+/* More than the device takes. What GSO is still to cut is as long as it likes. */
+static bool frame_too_long(const struct sk_buff *skb, const struct net_device *dev,
+			   unsigned int length)
+{
+	return !skb_is_gso(skb) && length > dev->mtu + dev->hard_header_len + VLAN_HLEN;
+}
+
+/* Behind these hooks the device gets the packet, and nobody looks at its length again. */
+static bool leaves_next(const struct nf_hook_state *state)
+{
+	return (state->pf == NFPROTO_NETDEV && state->hook == NF_NETDEV_EGRESS) ||
+	       (state->pf == NFPROTO_ARP && state->hook == NF_ARP_OUT);
+}
+
 /* Longer by zero bytes, or shorter, at the end; headers stay as they are. */
 static int packet_resize(lua_State *L)
 {
@@ -751,6 +766,9 @@ static int packet_resize(lua_State *L)
 
 	if (skb_is_gso(skb))
 		lunatik_throw(L, EOPNOTSUPP);
+	if (packet->lending && leaves_next(packet->lending->state) &&
+	    frame_too_long(skb, skb->dev, length))
+		lunatik_throw(L, EMSGSIZE);
 	more = length - skb->len;
 	lunatik_charge(L, length / 32);
 	lunatik_try(L, skb_linearize_cow(skb));
@@ -900,6 +918,8 @@ static int packet_forward(lua_State *L)
 	if (!dev || !link_present(skb) || link_of_way_in(lending->state) ||
 	    skb_network_offset(skb) - skb_mac_offset(skb) < dev->min_header_len)
 		lunatik_throw(L, EINVAL);
+	if (frame_too_long(skb, dev, skb->len - skb_mac_offset(skb)))
+		lunatik_throw(L, EMSGSIZE);
 	sending_check(L, lending);
 	frame = packet_duplicate(L, skb);
 	frame->dev = dev;

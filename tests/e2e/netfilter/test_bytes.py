@@ -389,6 +389,48 @@ def test_packet_that_others_hold_is_not_written(machine: Machine) -> None:
     machine.succeed("dmesg | grep 'write.*false.*EBUSY'", "dmesg | grep 'grow.*false.*EBUSY'")
 
 
+#: What a device of Ethernet takes: the header, 1500 bytes, and the tag of a VLAN.
+GROWS = """
+    local mac = skb:data("mac")
+    if {asked} then
+        local copy = skb:copy()
+        copy:resize({before} + 1519)
+        print("copy", pcall(copy.forward, copy))
+        print("longer", pcall(skb.resize, skb, {before} + 1519))
+        print("as long", pcall(skb.resize, skb, {before} + 1518))
+    end
+    return ACCEPT
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "longer"),
+    [
+        ("NETDEV", "netdev.EGRESS", "false.EMSGSIZE"),
+        ("NETDEV", "netdev.INGRESS", "true"),
+        ("ARP", "arp.OUT", "false.EMSGSIZE"),
+    ],
+)
+def test_packet_does_not_outgrow_its_device(
+    machine: Machine, family: str, place: str, longer: str
+) -> None:
+    wire(machine, ROUTED)
+    asked = "port(skb) == 9999" if family == "NETDEV" else "true"
+    # Where it comes in, its link header is before the length.
+    before = "#skb - #mac" if place == "netdev.INGRESS" else "0"
+    options = 'dev = "ra"' if family == "NETDEV" else ""
+    hook(machine, family, place, GROWS.format(asked=asked, before=before), options=options)
+    machine.succeed("ip neighbour flush all")
+    if place == "netdev.INGRESS":
+        flow(machine, "a", "-", "10.1.0.1", 9999)
+    else:
+        flow(machine, "-", "a", "10.1.0.2", 9999)
+    machine.wait_until_succeeds("dmesg | grep 'as long.true'")
+    machine.succeed(f"dmesg | grep 'longer.{longer}'")
+    if family == "NETDEV":
+        machine.succeed("dmesg | grep 'copy.false.EMSGSIZE'")
+
+
 @pytest.mark.parametrize("act", ["packet:getuint8(last)", "skb:resize(#skb - 1)"])
 def test_way_along_a_list_of_fragments_is_paid_for(machine: Machine, act: str) -> None:
     wire(machine, ROUTED)
