@@ -690,10 +690,14 @@ static unsigned int packet_least(const struct sk_buff *skb)
 	return max(least, 0);
 }
 
-/* How long a super packet's headers are, those that each of its segments has. */
+/*
+ * How long a super packet's headers are, those that each of its segments has: in a
+ * tunnel up to those of the packet inside.
+ */
 static int gso_headers(const struct sk_buff *skb)
 {
-	int transport = skb_transport_offset(skb);
+	int transport = skb->encapsulation ? skb_inner_transport_offset(skb) :
+					     skb_transport_offset(skb);
 	struct tcphdr buffer;
 	const struct tcphdr *tcp;
 
@@ -704,6 +708,50 @@ static int gso_headers(const struct sk_buff *skb)
 		return transport;
 	tcp = skb_header_pointer(skb, transport, sizeof(buffer), &buffer);
 	return tcp ? transport + __tcp_hdrlen(tcp) : -EINVAL;
+}
+
+/*
+ * How many packets are to be cut from this one, and the payload of each but the
+ * last. Counted by the length: a guest, or a tap, need not have said how many.
+ */
+static size_t gso_segments(const struct sk_buff *skb, unsigned int *size)
+{
+	int headers = gso_headers(skb);
+	int payload = headers < 0 ? 0 : (int)skb->len - headers;
+
+	/* Fragments are all of one datagram. */
+	*size = skb_shinfo(skb)->gso_type & SKB_GSO_UDP ? skb->len :
+							  skb_shinfo(skb)->gso_size;
+	return DIV_ROUND_UP(max(payload, 1), skb_shinfo(skb)->gso_size);
+}
+
+/* Of a list no piece need be as long as the next: the longest. */
+static size_t listed_segments(const struct sk_buff *skb, unsigned int *size)
+{
+	const struct sk_buff *piece;
+
+	*size = 0;
+	skb_walk_frags(skb, piece)
+		*size = max(*size, piece->len);
+	return pieces(skb);
+}
+
+/* segments() -> how many packets this one stands for, the most payload of one */
+static int packet_segments(lua_State *L)
+{
+	const struct sk_buff *skb = packet_check(L)->skb;
+	unsigned int size = skb->len;
+	size_t count = 1;
+
+	if (listed(skb)) {
+		lunatik_charge(L, pieces(skb) / PIECES_A_UNIT);
+		count = listed_segments(skb, &size);
+	} else if (skb_is_gso(skb)) {
+		count = gso_segments(skb, &size);
+	}
+	lua_pushinteger(L, count);
+	lua_pushinteger(L, size);
+	return 2;
 }
 
 /*
@@ -1311,6 +1359,7 @@ static const luaL_Reg packet_methods[] = {
 	{ "vlan", packet_vlan },
 	{ "data", packet_data },
 	{ "resize", packet_resize },
+	{ "segments", packet_segments },
 	{ "checksum", packet_checksum },
 	{ "forward", packet_forward },
 	{ "copy", packet_copy },

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from wiring import LAID, ROUTED, SET16, hook, tallied, tally, wire
+from wiring import LAID, ROUTED, SET16, flow, hook, tallied, tally, wire
 
 from lab.testing.fixtures import KernelInfo
 from lab.vm.machine import Machine
@@ -87,6 +87,52 @@ def test_super_packet_is_cut(machine: Machine, address: str, payload: int, came:
     machine.succeed("dmesg | grep 'together.*8000'")
 
 
+#: What a packet of a protocol to 9999 says of itself.
+SEGMENTS = """
+    local view = skb:data("net")
+    local six = view:getuint8(0) >> 4 == 6
+    local start = six and 40 or (view:getuint8(0) & 15) * 4
+    if view:getuint8(six and 6 or 9) == {protocol} and view:getuint8(start + 3) == 15 then
+        print("segments", #view - start, skb:segments())
+    end
+    return ACCEPT
+"""
+
+
+def segments(machine: Machine) -> list[tuple[int, int, int]]:
+    """Of each packet: the length behind IP's header, how many, how long."""
+    said = re.findall(r"segments\s+(\d+)\s+(\d+)\s+(\d+)", machine.succeed("dmesg"))
+    return [(int(length), int(count), int(size)) for length, count, size in said]
+
+
+@ADDRESSES
+@pytest.mark.parametrize("chained", [False, True])
+def test_datagrams_sent_at_once_are_counted(machine: Machine, address: str, chained: bool) -> None:
+    wire(machine, ROUTED)
+    if chained:
+        chain(machine)
+    hook(machine, "INET", "inet.FORWARD", SEGMENTS.format(protocol=17))
+    assert len(train(machine, address, 8)) == 8
+    assert (8008, 8, 1000) in segments(machine)
+    assert flow(machine, "a", "b", address, 9999) == ["arrived"]
+    header = 40 if ":" in address else 20
+    assert segments(machine)[-1] == (11, 1, header + 11)
+
+
+@ADDRESSES
+def test_segments_of_tcp_are_counted(machine: Machine, address: str) -> None:
+    wire(machine, ROUTED)
+    hook(machine, "INET", "inet.FORWARD", SEGMENTS.format(protocol=6))
+    machine.succeed(f"python3 /tmp/clients.py stream a b {address} 500000")
+    # With time stamps, which each of them has.
+    payload = 1500 - 32 - (40 if ":" in address else 20)
+    found = [said for said in segments(machine) if said[1] > 1]
+    assert max(count for _, count, _ in found) > 4
+    for length, count, size in found:
+        assert size == payload
+        assert (count - 1) * size < length - 32 <= count * size
+
+
 #: What a list of packets lets be done to it, and what not.
 LIST = """
     local packet = skb:data("net")
@@ -94,6 +140,8 @@ LIST = """
     if packet:getuint8(six and 6 or 9) == 132 and #packet > 3000 then
         local far = #packet - 1
         print("list", packet:getuint8(far) >= 0)
+        local count, most = skb:segments()
+        print("count", count > 1 and most <= 1500 and count * most > #packet - 60)
         print("far", pcall(packet.setuint8, packet, far, 0))
         print("cut", pcall(skb.resize, skb, 3000))
         print("copy", pcall(skb.copy, skb))
@@ -122,6 +170,7 @@ def test_list_of_packets_changes_in_its_headers_only(
     assert tallied(machine, "changed", namespace="b") > 100
     log = machine.succeed("dmesg")
     assert re.search(r"list\s+true", log), "SCTP made a list"
+    assert set(re.findall(r"count\s+(\w+)", log)) == {"true"}
     for what in ("far", "cut", "copy"):
         assert set(re.findall(rf"{what}\s+(false.*)", log)) == {"false\tEOPNOTSUPP"}, what
 
