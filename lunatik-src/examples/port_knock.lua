@@ -52,7 +52,9 @@ local function filter(skb)
 	local view = skb:data("net")
 	local _, _, source = packet.parse(view)
 	local start, _, _, port = packet.tcp(view)
-	if port == PORT then
+	if start == false then		-- whatever it is, nobody can say
+		return DROP
+	elseif port == PORT then
 		-- Whoever is connected stays so: only the SYN asks.
 		local opening = view:getuint8(start + 13) & 18 == 2
 		return opening and state_of(source).knocks < #KNOCKS and DROP or ACCEPT
@@ -71,5 +73,6 @@ netfilter.register{
 	hook = filter,
 	pf = nf.proto.INET,
 	hooknum = nf.inet.LOCAL_IN,
+	conntrack = true,	-- a port in one fragment, the flags in the next
 	fallback = "closed",
 }

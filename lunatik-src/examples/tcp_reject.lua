@@ -14,13 +14,17 @@ local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 
 local function filter(skb)
 	local view = skb:data("net")
-	local _, _, _, port = packet.tcp(view)
-	if port == PORT then
+	local start, _, _, port = packet.tcp(view)
+	if start == false then		-- whatever it is, nobody can say
+		return DROP
+	elseif port == PORT then
 		skb:reset()
 		return DROP
 	end
-	_, _, port = packet.udp(view)
-	if port == PORT then
+	start, _, port = packet.udp(view)
+	if start == false then
+		return DROP
+	elseif port == PORT then
 		skb:unreachable()
 		return DROP
 	end
@@ -29,5 +33,11 @@ end
 
 -- With conntrack fragments are put together: a port in a part is nobody's.
 for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_IN} do
-	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place, conntrack = true}
+	netfilter.register{
+		hook = filter,
+		pf = nf.proto.INET,
+		hooknum = place,
+		conntrack = true,
+		fallback = "closed",	-- what tires the script must not pass
+	}
 end

@@ -31,38 +31,50 @@ function packet.set16(view, offset, value)
 	view:setuint8(offset + 1, value & 255)
 end
 
+-- The rest may stand in the fragments that follow, if any do.
+local function cut(part)
+	if part then
+		return false
+	end
+	return nil
+end
+
+-- Both: protocol, offset of its header, whether fragments follow.
 local function locate4(view, size)
 	local start = (view:getuint8(0) & 15) * 4
-	local fragment = packet.get16(view, 6) & 0x1fff
-	if start < 20 or start > size or fragment ~= 0 then
+	local fragment = packet.get16(view, 6)
+	if start < 20 or start > size or fragment & 0x1fff ~= 0 then
 		return nil
 	end
-	return view:getuint8(9), start, 4
+	return view:getuint8(9), start, fragment & 0x2000 ~= 0
 end
 
 local function locate6(view, size)
-	local protocol, start, headers = view:getuint8(6), 40, 0
+	local protocol, start, headers, part = view:getuint8(6), 40, 0, false
 	while SKIPPED[protocol] or protocol == FRAGMENT do
 		headers = headers + 1
-		if start + 8 > size or headers > HEADERS_MAX then
-			return nil
+		if headers > HEADERS_MAX then
+			return false
+		elseif start + 8 > size then
+			return cut(part)
 		end
 		local length = (view:getuint8(start + 1) + 1) * 8
 		if protocol == FRAGMENT then
-			if packet.get16(view, start + 2) >> 3 ~= 0 then
+			local fragment = packet.get16(view, start + 2)
+			if fragment >> 3 ~= 0 then
 				return nil
 			end
+			part = part or fragment & 1 ~= 0
 			length = 8
 		end
 		protocol, start = view:getuint8(start), start + length
 	end
 	if start > size then
-		return nil
+		return cut(part)
 	end
-	return protocol, start, 6
+	return protocol, start, part
 end
 
--- protocol, offset of its header, version
 local function locate(view, size)
 	if size < 20 then
 		return nil
@@ -76,40 +88,55 @@ local function locate(view, size)
 	return nil
 end
 
---- protocol, offset of its header, source, destination (packed); nil if it is
---- no whole IP header, or a fragment that is not the first.
-function packet.parse(view)
-	local protocol, start, version = locate(view, #view)
-	if version == 4 then
-		return protocol, start, view:getstring(12, 4), view:getstring(16, 4)
-	elseif version == 6 then
-		return protocol, start, view:getstring(8, 16), view:getstring(24, 16)
-	end
-	return nil
-end
-
---- offset of the UDP payload, source port, destination port; nil if it is no UDP.
-function packet.udp(view)
-	local size = #view
-	local protocol, start = locate(view, size)
-	if protocol ~= packet.UDP or size < start + 8 then
+-- The same for one protocol, whose header is so long at least.
+local function find(view, size, wanted, least)
+	local protocol, start, part = locate(view, size)
+	if protocol == false then
+		return false
+	elseif protocol ~= wanted then
 		return nil
+	elseif size < start + least then
+		return cut(part)
 	end
-	return start + 8, packet.get16(view, start), packet.get16(view, start + 2)
+	return start, part
 end
 
---- offset of the TCP header, of the payload, source port, destination port.
+--- protocol, offset of its header, source, destination (packed); nil if it is
+--- no whole IP header, or a fragment that is not the first; false if nobody can
+--- say: of too many headers, or where fragments that follow have the rest of them.
+function packet.parse(view)
+	local protocol, start = locate(view, #view)
+	if not protocol then
+		return protocol
+	elseif view:getuint8(0) >> 4 == 4 then
+		return protocol, start, view:getstring(12, 4), view:getstring(16, 4)
+	end
+	return protocol, start, view:getstring(8, 16), view:getstring(24, 16)
+end
+
+--- offset of the UDP payload, source port, destination port, whether fragments
+--- follow; nil if it is no UDP, false as above.
+function packet.udp(view)
+	local start, part = find(view, #view, packet.UDP, 8)
+	if not start then
+		return start
+	end
+	return start + 8, packet.get16(view, start), packet.get16(view, start + 2), part
+end
+
+--- offset of the TCP header, of the payload, source port, destination port, whether
+--- fragments follow; nil or false likewise.
 function packet.tcp(view)
 	local size = #view
-	local protocol, start = locate(view, size)
-	if protocol ~= packet.TCP or size < start + 20 then
-		return nil
+	local start, part = find(view, size, packet.TCP, 20)
+	if not start then
+		return start
 	end
 	local payload = start + (view:getuint8(start + 12) >> 4) * 4
 	if payload > size then
-		return nil
+		return cut(part)
 	end
-	return start, payload, packet.get16(view, start), packet.get16(view, start + 2)
+	return start, payload, packet.get16(view, start), packet.get16(view, start + 2), part
 end
 
 return packet
