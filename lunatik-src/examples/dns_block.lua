@@ -16,6 +16,7 @@ local HEADER <const> = 12
 local RESPONSE <const> = 0x80		-- in the third byte
 local NAME_MAX <const> = 255		-- longer ones no server answers
 local NXDOMAIN <const> = 3
+local LENGTH_MAX <const> = 4096		-- of what comes at once; no query is as long
 
 -- The question's name in lower case, and where the question ends.
 local function question(payload)
@@ -51,23 +52,49 @@ local function refusal(payload, last)
 		"\0\1\0\0\0\0\0\0" .. payload:sub(HEADER + 1, last)
 end
 
+-- The answer to a message, unless it may pass.
+local function judge(payload)
+	-- Two machines that answered answers would never end.
+	if #payload < HEADER or payload:byte(3) & RESPONSE ~= 0 then
+		return nil
+	end
+	local labels, last = question(payload)
+	if labels and last <= #payload and blocked(labels) then
+		return refusal(payload, last)
+	end
+	return nil
+end
+
 local function filter(skb)
 	local view = skb:data("net")
-	local start, _, port = packet.udp(view)
-	-- Two machines that answered answers would never end.
-	if port ~= 53 or #view < start + HEADER or view:getuint8(start + 2) & RESPONSE ~= 0 then
+	local start, _, port, part = packet.udp(view)
+	if start == false then		-- whatever it is, nobody can say
+		return DROP
+	elseif port ~= 53 then
 		return ACCEPT
+	elseif part or #view > start + LENGTH_MAX then
+		return DROP
 	end
-	local payload = view:getstring(start)
-	local labels, last = question(payload)
-	if not labels or last > #payload or not blocked(labels) then
-		return ACCEPT
+	-- Datagrams that were sent at once come as one, and go as one.
+	local verdict = ACCEPT
+	local _, size = skb:segments()
+	for at = start, #view - 1, size do
+		local answer = judge(view:getstring(at, math.min(size, #view - at)))
+		if answer then
+			skb:reply(answer)
+			verdict = DROP
+		end
 	end
-	skb:reply(refusal(payload, last))
-	return DROP
+	return verdict
 end
 
 -- With conntrack, so that a message that came in pieces is whole.
 for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_OUT} do
-	netfilter.register{hook = filter, pf = nf.proto.INET, hooknum = place, conntrack = true}
+	netfilter.register{
+		hook = filter,
+		pf = nf.proto.INET,
+		hooknum = place,
+		conntrack = true,
+		fallback = "closed",	-- what tires the script must not pass
+	}
 end

@@ -15,11 +15,13 @@ local ADDRESSES <const> = {
 
 local ACCEPT <const>, DROP <const> = nf.action.ACCEPT, nf.action.DROP
 local HEADER <const> = 12
-local LENGTH_MAX <const> = 4096		-- what resolvers ask for at most, by UDP
+local LENGTH_MAX <const> = 4096		-- at once; resolvers ask for no more, by UDP
+
+local changed = false			-- since the last packet came
 
 -- The offset behind a name: labels, and at most one pointer at their end.
-local function behind_name(view, at)
-	while true do
+local function behind_name(view, at, last)
+	while at < last do
 		local length = view:getuint8(at)
 		if length >= 192 then
 			return at + 2
@@ -28,40 +30,52 @@ local function behind_name(view, at)
 		end
 		at = at + length + 1
 	end
+	error("torn", 0)
 end
 
-local function rewrite(view, start)
+-- One message, up to its first fault.
+local function rewrite(view, start, last)
 	local questions = packet.get16(view, start + 4)
 	local answers = packet.get16(view, start + 6)
-	local at, changed = start + HEADER, false
+	local at = start + HEADER
 	for _ = 1, questions do
-		at = behind_name(view, at) + 4
+		at = behind_name(view, at, last) + 4
 	end
 	for _ = 1, answers do
-		at = behind_name(view, at)
+		at = behind_name(view, at, last)
 		local address = ADDRESSES[packet.get16(view, at)]
 		local length = packet.get16(view, at + 8)
-		if address and length == #address then
+		if at + 10 + length > last then
+			error("torn", 0)
+		elseif address and length == #address then
 			view:setstring(at + 10, address)
 			changed = true
 		end
 		at = at + 10 + length
 	end
-	return changed
 end
 
 local function filter(skb)
 	local view = skb:data("net")
-	local start, port = packet.udp(view)
-	if port ~= 53 or #view < start + HEADER or view:getuint8(start + 2) & 0x80 == 0 then
+	local start, port, _, part = packet.udp(view)
+	if start == false then		-- whatever it is, nobody can say
+		return DROP
+	elseif port ~= 53 then
 		return ACCEPT
-	end
-	if #view > start + LENGTH_MAX then
+	elseif part or #view > start + LENGTH_MAX then
 		return DROP
 	end
-	-- A torn message ends in "out of bounds", and passes.
-	local ok, changed = pcall(rewrite, view, start)
-	if not ok or changed then
+	changed = false
+	-- Datagrams that were sent at once come as one.
+	local _, size = skb:segments()
+	for at = start, #view - 1, size do
+		local last = math.min(at + size, #view)
+		if last >= at + HEADER and view:getuint8(at + 2) & 0x80 ~= 0 then
+			pcall(rewrite, view, at, last)
+		end
+	end
+	-- Of what stays as it is a wrong sum stays wrong.
+	if changed then
 		skb:checksum()
 	end
 	return ACCEPT

@@ -52,11 +52,12 @@ local function filter(skb)
 	if not value or value >> 20 ~= second then
 		value = second << 20
 	end
-	if value & COUNT >= LIMIT then
-		return DROP
-	end
-	rates[source] = value + 1
-	return ACCEPT
+	-- One packet may stand for many.
+	local count = skb:segments()
+	local passes = (value & COUNT) + count <= LIMIT
+	-- Of what is dropped, too: who is remembered has a counter.
+	rates[source] = passes and value + count or value
+	return passes and ACCEPT or DROP
 end
 
 netfilter.register{

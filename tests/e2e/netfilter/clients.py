@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -111,6 +112,25 @@ def answer(sender: str, receiver: str, address: str, words: str) -> None:
         print(there.recv(1 << 16).hex())
     except TimeoutError:
         print("lost")
+
+
+def gso(address: str, way: str, size: str, words: str) -> None:
+    """Send a file at once from a to b as datagrams of so many bytes, from port 53 ("answers") to
+    9999 or from there to 53 ("questions"); what came, in hexadecimal, and how many came back."""
+    ports = (53, 9999) if way == "answers" else (9999, 53)
+    here, there = ends("a", "b", address, ports[1], 1)
+    here.bind(("", ports[0]))
+    here.settimeout(0.5)
+    here.setsockopt(socket.IPPROTO_UDP, 103, int(size))  # UDP_SEGMENT
+    here.sendto(Path(words).read_bytes(), (address, ports[1]))
+    back = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            print(there.recv(1 << 16).hex())
+    with contextlib.suppress(TimeoutError):
+        while here.recv(1 << 16):
+            back += 1
+    print(back)
 
 
 def train(sender: str, receiver: str, address: str, count: str, port: str = "9999") -> None:
@@ -225,6 +245,43 @@ def say_at_once(sender: str, address: str, port: str, words: str) -> None:
     here = socket.socket()
     question = Path(words).read_bytes()
     hear(here, lambda: here.sendto(question, 0x20000000, (address, int(port))))
+
+
+def say_late(sender: str, address: str, port: str, words: str, before: str) -> None:
+    """The same as say(), but a command comes between the connection and the file."""
+    enter(sender)
+    here = socket.create_connection((address, int(port)), timeout=10)
+    subprocess.run(before, shell=True, check=True, stdout=subprocess.DEVNULL)
+    hear(here, lambda: here.sendall(Path(words).read_bytes()))
+
+
+def say_urgently(sender: str, address: str, port: str, words: str, where: str) -> None:
+    """The same as say(), with an urgent byte in the midst of the file."""
+    enter(sender)
+    here = socket.create_connection((address, int(port)), timeout=10)
+    content = Path(words).read_bytes()
+    at = content.index(where.encode())
+
+    def speak() -> None:
+        here.sendall(content[:at])
+        here.send(b"!", socket.MSG_OOB)
+        here.sendall(content[at:])
+
+    hear(here, speak)
+
+
+def crowd(sender: str, receiver: str, address: str, count: str, words: str) -> None:
+    """So many connections to port 443 at once, each of which says a file's beginning."""
+    enter(receiver)
+    server = socket.create_server((address, 443), backlog=int(count))
+    enter(sender)
+    crowd = [socket.create_connection((address, 443), timeout=10) for _ in range(int(count))]
+    content = Path(words).read_bytes()
+    for here in crowd:
+        with contextlib.suppress(OSError):
+            here.send(content)
+    time.sleep(0.5)
+    server.close()
 
 
 def say_after_syn(sender: str, address: str, port: str, words: str) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 
 import pytest
 from frames import bring, replay
-from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.packet import Raw
@@ -42,6 +42,46 @@ def serve(machine: Machine, namespace: str, address: str, port: int) -> None:
         f"ip netns exec {namespace} nc {family} -lk {address} {port} </dev/null >/dev/null 2>&1 &"
     )
     machine.wait_until_succeeds(f"ip netns exec {namespace} ss -Hltn | grep -q ':{port} '")
+
+
+def at_once(machine: Machine, way: str, messages: list[bytes]) -> tuple[list[bytes], int]:
+    """Send messages of one length in one packet; those that came, and how many came back."""
+    (size,) = {len(message) for message in messages}
+    machine.copy_to(b"".join(messages), "/tmp/messages")
+    *came, back = client(machine, "gso", "10.2.0.2", way, size, "/tmp/messages").split()
+    return [bytes.fromhex(message) for message in came], int(back)
+
+
+def test_dns_block_reads_each_of_many_questions(node: Machine) -> None:
+    node.succeed("lunatik run examples/dns_block softirq")
+    free, blocked = (
+        bytes(DNS(id=7, qd=DNSQR(qname=name))) for name in ("freedom.example", "blocked.example")
+    )
+    assert at_once(node, "questions", [free] * 5) == ([free] * 5, 0)
+    assert at_once(node, "questions", [free, free, blocked, free]) == ([], 1)
+
+
+def test_dns_rewrite_reads_each_of_many_answers(node: Machine) -> None:
+    node.succeed("lunatik run examples/dns_rewrite softirq")
+
+    def answer(number: int, address: str) -> bytes:
+        name = "any.example"
+        record = DNSRR(rrname=name, rdata=address)
+        return bytes(DNS(id=number, qr=1, qd=DNSQR(qname=name), an=record))
+
+    came, _ = at_once(node, "answers", [answer(number, "10.9.9.9") for number in range(5)])
+    assert came == [answer(number, "192.0.2.80") for number in range(5)]
+
+
+def test_dns_rewrite_leaves_wrong_sums_wrong(node: Machine) -> None:
+    """Of what it does not change."""
+    node.succeed("lunatik run examples/dns_rewrite softirq")
+    tally(node, "forward", wrong="udp checksum 0x1234", every="udp sport 53")
+    head = IP(src="10.1.0.2", dst="10.2.0.2") / UDP(sport=53, dport=1024, chksum=0x1234)
+    torn = bytes(DNS(qr=1, qd=DNSQR(qname="any.example"), ancount=3))
+    replay(node, head / DNS(qr=1), head / Raw(torn))
+    assert tallied(node, "every") == 2
+    assert tallied(node, "wrong") == 2
 
 
 def test_dns_block(node: Machine) -> None:
@@ -219,11 +259,14 @@ def test_sni_block_reads_what_came_with_the_syn(node: Machine) -> None:
 def test_dns_filters_outlive_who_wants_their_budget(node: Machine) -> None:
     node.succeed("lunatik run examples/dns_block softirq; lunatik run examples/dns_rewrite softirq")
     labels = "bytes(12) + b'\\1a' * 4000 + bytes(5)"
+    # Of as many questions as may come at once, each as long as a name may be.
+    many = "(bytes(12) + b'\\1a' * 126 + bytes(3)) * 15"
     records = "bytes(2) + b'\\x80' + bytes(3) + b'\\xff\\xff' + bytes(32000)"
-    send = "import socket; s = socket.socket(2, 2)"
+    send = 'ip netns exec a python3 -c "import socket; s = socket.socket(2, 2)'
     node.succeed(
-        f"""python3 -c "{send}; s.sendto({labels}, ('10.1.0.2', 53))" """,
-        f"""python3 -c "{send}; s.bind(('', 53)); s.sendto({records}, ('127.0.0.1', 5353))" """,
+        f"{send}; s.sendto({labels}, ('10.2.0.2', 53))\"",
+        f"{send}; s.setsockopt(17, 103, 267); s.sendto({many}, ('10.2.0.2', 53))\"",
+        f"{send}; s.bind(('', 53)); s.sendto({records}, ('10.2.0.2', 5353))\"",
     )
     assert "budget" not in node.succeed("lunatik list")
 
@@ -306,6 +349,13 @@ def test_port_knock_puts_fragments_together(node: Machine) -> None:
     assert knocking() == 0
     flow(node, "a", "-", "fd01::1", 7001, 7002, 7003)
     assert knocking() == 2
+
+
+@pytest.mark.parametrize("far", ["10.2.0.2", "fd02::2"])
+def test_rate_limit_counts_each_of_many_at_once(node: Machine, far: str) -> None:
+    node.succeed("lunatik run examples/rate_limit softirq")
+    assert client(node, "train", "a", "b", far, 30) == ""
+    assert len(client(node, "train", "a", "b", far, 8).split()) == 8
 
 
 @pytest.mark.parametrize(("near", "far"), [("10.1.0.2", "10.2.0.2"), ("fd01::2", "fd02::2")])
