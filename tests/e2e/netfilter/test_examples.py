@@ -9,8 +9,8 @@ import pytest
 from frames import bring, replay
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import IP, TCP, UDP, fragment
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
-from scapy.packet import Raw
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, PadN
+from scapy.packet import Packet, Raw
 from wiring import LAID, REFUSALS, ROUTED, flow, packed, refusals, tallied, tally, wire
 
 from lab.vm.machine import Machine
@@ -42,6 +42,58 @@ def serve(machine: Machine, namespace: str, address: str, port: int) -> None:
         f"ip netns exec {namespace} nc {family} -lk {address} {port} </dev/null >/dev/null 2>&1 &"
     )
     machine.wait_until_succeeds(f"ip netns exec {namespace} ss -Hltn | grep -q ':{port} '")
+
+
+def hidden(inner: Packet, address: str) -> list[Packet]:
+    """A packet behind more headers than anybody counts, and beginnings of it in a fragment:
+    not all headers, all but a part of what they are for."""
+    head = IPv6(src="fd01::99", dst=address)
+    many: Packet = head
+    for _ in range(33):
+        many /= IPv6ExtHdrDestOpt()
+    # conntrack puts the outer one together, which is whole; the other is left for the end.
+    outer = IPv6ExtHdrFragment(id=1, offset=0, m=0, nh=44)
+    long = bytes(IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(12))]) / inner)
+    kind = {TCP: 6, UDP: 17}[type(inner)]
+    cut = IPv6ExtHdrFragment(id=2, offset=0, m=1, nh=60) / Raw(long[:8])
+    part = IPv6ExtHdrFragment(id=3, offset=0, m=1, nh=kind) / Raw(bytes(inner)[:24])
+    return [many / inner, head / outer / cut, head / outer / part]
+
+
+HIDDEN = {
+    "dns_block": (UDP(sport=1024, dport=53) / DNS(qd=DNSQR(qname="free.example")), "fd02::2"),
+    "dns_rewrite": (UDP(sport=53, dport=1024) / DNS(qr=1), "fd02::2"),
+    "sni_block": (TCP(sport=1024, dport=443, flags="A") / Raw(bytes(64)), "fd02::2"),
+    "tcp_reject": (TCP(sport=1024, dport=8080, flags="A") / Raw(bytes(64)), "fd02::2"),
+    "port_knock": (TCP(sport=1024, dport=2222, flags="S") / Raw(bytes(64)), "fd01::1"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_nobody_can_say_is_dropped(node: Machine, name: str) -> None:
+    inner, address = HIDDEN[name]
+    tally(node, "input" if address == "fd01::1" else "forward", passed="ip6 saddr fd01::99")
+    # Whoever has nothing to hide is told apart from all others.
+    others = UDP(sport=1024, dport=1024) / Raw(bytes(64))
+    for packet in hidden(inner, address):
+        before = tallied(node, "passed")
+        replay(node, packet)
+        assert tallied(node, "passed") == before + 1
+        node.succeed(f"lunatik run examples/{name} softirq")
+        replay(node, packet)
+        assert tallied(node, "passed") == before + 1
+        replay(node, IPv6(src="fd01::99", dst=address) / others)
+        assert tallied(node, "passed") == before + 2
+        node.succeed(f"lunatik stop examples/{name}")
+
+
+@pytest.mark.parametrize("name", ["dns_block", "sni_block", "tcp_reject"])
+def test_filters_let_nothing_pass_when_they_fail(node: Machine, name: str) -> None:
+    fails = 'local function fail() error("worn out") end return {tcp = fail, udp = fail}'
+    node.copy_to(fails.encode(), "/lib/modules/lua/packet.lua")
+    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["arrived"]
+    node.succeed(f"lunatik run examples/{name} softirq")
+    assert flow(node, "a", "b", "10.2.0.2", 9999) == ["lost"]
 
 
 def at_once(machine: Machine, way: str, messages: list[bytes]) -> tuple[list[bytes], int]:
@@ -204,6 +256,9 @@ def listen(machine: Machine) -> None:
 
 
 HELLOS = {
+    "blocked by its whole name": hello(b"www.blocked.example."),
+    "longer than anybody's": hello(b"free.example", extensions=4200),
+    "behind an alert": b"\x15\3\1\0\2\1\x5a" + hello(b"free.example"),
     "blocked": hello(b"www.blocked.example"),
     "blocked in crumbs": hello(b"www.blocked.example", record=1),
     "a long name": hello(b"a." * 650 + b"a"),
@@ -227,9 +282,72 @@ def test_sni_block_outlives_who_wants_its_budget(node: Machine) -> None:
 def test_sni_block_goes_by_the_first_syn(node: Machine) -> None:
     node.succeed("lunatik run examples/sni_block softirq")
     listen(node)
-    for name, told in ((b"www.blocked.example", "reset"), (b"free.example", "end")):
+    tally(node, "forward", begun="tcp dport 443 tcp flags & (syn | ack) == syn")
+    for number, (name, told) in enumerate(
+        ((b"www.blocked.example", "reset"), (b"free.example", "end")), start=1
+    ):
         node.copy_to(hello(name), "/tmp/hello")
         assert client(node, "say_after_syn", "a", "10.2.0.2", 443, "/tmp/hello") == told
+        assert tallied(node, "begun") == number, "the other one went nowhere"
+
+
+def test_sni_block_refuses_whom_it_has_forgotten(node: Machine) -> None:
+    node.succeed("lunatik run examples/sni_block softirq")
+    listen(node)
+    node.copy_to(hello(b"www.blocked.example"), "/tmp/hello")
+    # To nobody, who need not answer.
+    bring(
+        node,
+        [
+            bytes(IP(src="10.1.0.2", dst="10.2.0.9") / TCP(sport=10_000 + n, dport=443, flags="S"))
+            for n in range(500)
+        ],
+    )
+    crowd = "'python3 /tmp/replay.py /tmp/frames a va'"
+    for before, told in (("true", "reset"), (crowd, "reset")):
+        said = client(node, "say_late", "a", "10.2.0.2", 443, "/tmp/hello", before)
+        assert said == told, before
+    node.copy_to(hello(b"free.example"), "/tmp/hello")
+    for before, told in (("true", "end"), (crowd, "reset")):
+        said = client(node, "say_late", "a", "10.2.0.2", 443, "/tmp/hello", before)
+        assert said == told, before
+
+
+def test_sni_block_refuses_who_says_it_again(node: Machine) -> None:
+    """Who does not hear the reset goes on."""
+    node.succeed("lunatik run examples/sni_block softirq")
+    listen(node)
+    tally(node, "prerouting", said="tcp dport 443 tcp flags & psh == psh")
+    tally(node, "forward", passed="tcp dport 443 tcp flags & psh == psh")
+    node.succeed(
+        "ip netns exec a nft 'add table inet t; add chain inet t i { type filter hook input "
+        "priority 0; }; add rule inet t i tcp flags & rst == rst drop'"
+    )
+    node.copy_to(hello(b"www.blocked.example"), "/tmp/hello")
+    told = client(node, "say", "a", "10.2.0.2", 443, "/tmp/hello")
+    assert told == "silence"
+    assert tallied(node, "said") > 3
+    assert tallied(node, "passed") == 0
+
+
+def test_sni_block_refuses_urgent_bytes(node: Machine) -> None:
+    """A server takes them out, and reads a name that nobody else has read."""
+    node.succeed("lunatik run examples/sni_block softirq")
+    listen(node)
+    node.copy_to(hello(b"www.blocked.example"), "/tmp/hello")
+    words = ("say_urgently", "a", "10.2.0.2", 443, "/tmp/hello", "cked")
+    assert client(node, *words) == "reset"
+
+
+def test_sni_block_holds_so_much_and_no_more(node: Machine) -> None:
+    node.succeed("echo 2621440 >/sys/module/lunatik/parameters/memory")
+    node.succeed("lunatik run examples/sni_block softirq")
+    node.copy_to(hello(b"free.example", extensions=3900)[:15000], "/tmp/hello")
+    node.succeed("python3 /tmp/clients.py crowd a b 10.2.0.2 300 /tmp/hello")
+    assert "not enough memory" not in node.succeed("dmesg")
+    listen(node)
+    node.copy_to(hello(b"free.example"), "/tmp/hello")
+    assert client(node, "say", "a", "10.2.0.2", 443, "/tmp/hello") == "end"
 
 
 def test_sni_block_reads_what_came_with_the_syn(node: Machine) -> None:
