@@ -15,19 +15,26 @@ local HOSTS_MAX <const> = 1000
 local bytes = rcu.table(1024)
 lunatik._ENV.bytes = bytes
 
-local hosts = 0
+-- Who is counted, in a ring: who comes new takes the place of who has been there
+-- longest.
+local hosts, place = {}, 0
+
+local function remember(host)
+	place = place % HOSTS_MAX + 1
+	if hosts[place] then
+		bytes[hosts[place]] = nil
+	end
+	hosts[place] = host
+end
 
 local function count(skb)
 	local source = skb:tuple("original")
 	if source then
 		local value = bytes[source]
 		if not value then
-			if hosts == HOSTS_MAX then
-				return ACCEPT
-			end
-			hosts, value = hosts + 1, 0
+			remember(source)
 		end
-		bytes[source] = value + #skb
+		bytes[source] = (value or 0) + #skb
 	end
 	return ACCEPT
 end

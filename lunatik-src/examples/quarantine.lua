@@ -17,11 +17,15 @@ local function filter(skb)
 	return quarantine[tostring(skb:ifindex())] and DROP or ACCEPT
 end
 
-for _, place in ipairs{nf.inet.FORWARD, nf.inet.LOCAL_IN} do
+for _, place in ipairs{
+	{nf.proto.INET, nf.inet.FORWARD},
+	{nf.proto.INET, nf.inet.LOCAL_IN},
+	{nf.proto.ARP, nf.arp.IN},
+} do
 	netfilter.register{
 		hook = filter,
-		pf = nf.proto.INET,
-		hooknum = place,
+		pf = place[1],
+		hooknum = place[2],
 		fallback = "closed",
 	}
 end

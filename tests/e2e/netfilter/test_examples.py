@@ -548,7 +548,10 @@ def test_quarantine(node: Machine) -> None:
         assert flow(node, "a", receiver, address, 9999) == ["lost"]
     index = node.succeed("cat /sys/class/net/ra/ifindex").strip()
     entry = f"require('lunatik')._ENV.quarantine['{index}']"
+    assert "lladdr" not in node.succeed("ip -n a neigh show 10.1.0.1"), "not by ARP either"
     node.lua(f"{entry} = nil")
+    # Whom nobody has answered.
+    node.succeed("ip -n a neigh flush dev va")
     for receiver, address in ways:
         assert flow(node, "a", receiver, address, 9999) == ["arrived"]
     node.lua(f"{entry} = true")
@@ -576,3 +579,18 @@ def test_conntrack_count(node: Machine) -> None:
         assert counted(translated) == "nil"
         node.succeed(f"ip netns exec a ping -c 1 -s 100 {far}")
         assert counted(near) == str(datagrams + 2 * (header + 108)), "both directions"
+
+
+def test_conntrack_count_outlives_forged_sources(node: Machine) -> None:
+    node.succeed("lunatik run examples/conntrack_count softirq")
+    forged = [
+        bytes(IP(src=f"11.{number >> 8}.{number & 255}.1", dst="10.2.0.2") / UDP(dport=9999))
+        for number in range(1200)
+    ]
+    bring(node, forged)
+    node.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=100)
+    node.wait_until_succeeds("python3 /tmp/flow.py a b 10.2.0.2 9998 | grep arrived")
+    counted = node.lua(f"return require('lunatik')._ENV.bytes['{packed('10.1.0.2')}']")
+    assert int(counted) >= 31
+    each = "require('rcu').map(require('lunatik')._ENV.bytes, function() n = n + 1 end)"
+    assert int(node.lua(f"local n = 0 {each} return n")) == 1000

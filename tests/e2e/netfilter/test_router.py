@@ -97,6 +97,8 @@ def test_more_filters_between_machines(net: Network) -> None:
     client.succeed(f"ping -c 1 {near[0]}; ping -c 1 {far[0]}")
     index = router.succeed("cat /sys/class/net/new/ifindex").strip()
     router.lua(f"require('lunatik')._ENV.quarantine['{index}'] = nil")
+    # Whom nobody has answered.
+    client.succeed("ip neigh flush dev new")
     client.succeed("ping -c 1 -W 2 10.0.7.1")
 
     router.succeed("lunatik run examples/rate_limit softirq")
