@@ -96,6 +96,18 @@ def test_filters_let_nothing_pass_when_they_fail(node: Machine, name: str) -> No
     assert flow(node, "a", "b", "10.2.0.2", 9999) == ["lost"]
 
 
+def test_drop_port(node: Machine) -> None:
+    tally(node, "input", came="udp dport 9999", others="udp dport 9998")
+    command = "echo lab | nc -u -w1 10.1.0.1 9999"
+    node.succeed(f"ip netns exec a sh -c '{command}'")
+    assert tallied(node, "came") == 1
+    node.succeed("lunatik run examples/drop_port softirq")
+    node.succeed(f"ip netns exec a sh -c '{command}'")
+    node.succeed(f"ip netns exec a sh -c '{command.replace('9999', '9998')}'")
+    assert tallied(node, "came") == 1
+    assert tallied(node, "others") == 1
+
+
 def at_once(machine: Machine, way: str, messages: list[bytes]) -> tuple[list[bytes], int]:
     """Send messages of one length in one packet; those that came, and how many came back."""
     (size,) = {len(message) for message in messages}
