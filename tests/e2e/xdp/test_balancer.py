@@ -43,8 +43,8 @@ def test_connections_are_spread_over_servers(net: Network, mode: str) -> None:
     script = EXAMPLE.read_text()
     for old, new in {
         '"10.0.2.2", "10.0.2.3"': f'"{first}", "{second}"',
-        "{dev = INSIDE}": f'{{dev = INSIDE, mode = "{mode}"}}',
-        "{dev = OUTSIDE}": f'{{dev = OUTSIDE, mode = "{mode}"}}',
+        "{dev = INSIDE,": f'{{dev = INSIDE, mode = "{mode}",',
+        "{dev = OUTSIDE,": f'{{dev = OUTSIDE, mode = "{mode}",',
     }.items():
         assert old in script
         script = script.replace(old, new)

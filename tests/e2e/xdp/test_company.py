@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from test_hook_point import SHOW
 from test_kfunc import PROGRAM
 from test_standalone import DROP_ICMP, script
-from twins import XDP, attach, detach, load, run
+from twins import HERE, XDP, attach, detach, load, run
 
 from lab.testing.bpf import Compiler
 from lab.vm.machine import Machine
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.usefixtures("hooks"), pytest.mark.parametrize("mode", 
 def shown(machine: Machine, namespace: str = "") -> str:
     """What rtnetlink says of r0: how it is hooked, and by which script."""
     inside = f"ip netns exec {namespace} " if namespace else ""
-    machine.copy_to(SHOW, "/tmp/show_hook.py")
+    machine.copy_to(HERE / "show_hook.py", "/tmp/show_hook.py")
     return machine.succeed(f"{inside}python3 /tmp/show_hook.py r0").strip()
 
 
