@@ -150,7 +150,7 @@ table inet hide {
     chain behind { type nat hook postrouting priority srcnat; oifname "br0" masquerade; }
 }
 END
-echo 100 >/sys/module/lunatik/parameters/interrupt_share
+for what in share total; do echo 100 >/sys/module/lunatik/parameters/interrupt_$what; done
 """
 
 ACTS = ("write", "checksum", "cut", "grow", "copy", "connection", "forward", "later")
@@ -285,6 +285,20 @@ for sender, address in (
 """
 
 
+def undone(machine: Machine) -> tuple[set[str], dict[str, int]]:
+    """What of all that is to be seen has not been, and how often each was."""
+    said = machine.lua(
+        "local said = {} "
+        "require('rcu').map(require('lunatik')._ENV, function(key, value) "
+        "if type(value) == 'number' then said[#said + 1] = key .. ' ' .. value end end) "
+        "return table.concat(said, '\\n')"
+    )
+    done = {key: int(value) for key, value in (line.split() for line in said.splitlines())}
+    done |= {name: tallied(machine, name, namespace="a") for name in CAME}
+    wanted = {f"{place}.{act}" for place, acts in PLACES.items() for act in (*acts, "large")}
+    return {what for what in wanted | set(CAME) if not done.get(what)}, done
+
+
 @pytest.mark.slow
 @pytest.mark.limit(900)
 @pytest.mark.amount(10_000, in_ci=2_000)
@@ -296,27 +310,17 @@ def test_mutated_packets_are_changed_and_answered(machine: Machine, amount: int)
     tally(machine, "prerouting", namespace="a", **CAME)
     run(machine, SPOIL)
     machine.succeed("python3 /tmp/replay.py /tmp/frames a va", timeout=400)
-    machine.succeed(f"python3 /tmp/trains.py {amount // 10}", timeout=400)
-    # That nothing splats is the verdict; it counts if all was done often.
-    said = machine.lua(
-        "local said = {} "
-        "require('rcu').map(require('lunatik')._ENV, function(key, value) "
-        "if type(value) == 'number' then said[#said + 1] = key .. ' ' .. value end end) "
-        "return table.concat(said, '\\n')"
-    )
-    done = {key: int(value) for key, value in (line.split() for line in said.splitlines())}
-    never = {
-        f"{place}.{act}"
-        for place, acts in PLACES.items()
-        for act in (*acts, "large")
-        if done.get(f"{place}.{act}", 0) == 0
-    }
-    assert not never, sorted(never)
+    # That nothing splats is the verdict; it counts if all was done often. Scripts that have
+    # used up what they may of a slow host's CPU see less: so again, until they have.
+    for _ in range(8):
+        machine.succeed(f"python3 /tmp/trains.py {amount // 10}", timeout=200)
+        missing, done = undone(machine)
+        if not missing:
+            break
+    assert not missing, (sorted(missing), done)
     for act in (*ACTS, *ANSWERS):
         often = sum(done.get(f"{place}.{act}", 0) for place in PLACES)
         assert often > amount // 50, (act, done)
-    came = {name: tallied(machine, name, namespace="a") for name in CAME}
-    assert min(came.values()) > 0, came
     assert counters(machine, "hook")["STATE"] == "running"
     machine.succeed("lunatik stop hook")
     assert flow(machine, "a", "b", "10.2.0.2", 9999) == ["arrived"]
