@@ -15,6 +15,9 @@ from frames import (
     link_address,
     mutations,
 )
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.packet import Packet, Raw
 from wiring import LAID, PORT, ROUTED, flow, run, tallied, tally, wire
 
 from lab.vm.machine import Machine
@@ -25,7 +28,7 @@ pytestmark = pytest.mark.machine(prepare=LAID)
 NUMBERED = b"\x02\0\x99"
 
 #: What a script says of a packet; the last is of its own mistakes.
-NAME, TLS, OTHER, NONE, FAILED = "dton!"
+NAME, TLS, OTHER, NONE, UNKNOWN, FAILED = "dtonu!"
 
 JUDGE = """
 local lunatik, data = require("lunatik"), require("data")
@@ -41,6 +44,7 @@ local function judge(skb)
     local tcp, _, _, tls = packet.tcp(view)
     if name == 53 then return "d" end
     if tls == 443 then return "t" end
+    if udp == false or tcp == false then return "u" end
     return (udp or tcp) and "o" or "n"
 end
 
@@ -53,7 +57,8 @@ netfilter.register{
         verdict = ok and verdict or "!"
         verdicts:setuint8(seen, verdict:byte())
         seen = seen + 1
-        return (verdict == "d" or verdict == "t") and nf.action.DROP or nf.action.ACCEPT
+        local drop = verdict == "d" or verdict == "t" or verdict == "u"
+        return drop and nf.action.DROP or nf.action.ACCEPT
     end,
     pf = nf.proto.NETDEV, hooknum = nf.netdev.INGRESS, dev = "ra",
 }
@@ -75,8 +80,69 @@ table netdev arrivals {
 
 def kind(data: bytes) -> str:
     """What the reference says of a packet."""
+    if unknown(data):
+        return UNKNOWN
     found = destination_port(data)
     return {(17, 53): NAME, (6, 443): TLS, None: NONE}.get(found, OTHER)
+
+
+Part = tuple[int, bytes]
+"""Of a datagram's first fragment: which protocol, and what is there of it."""
+
+
+def unknown(data: bytes) -> bool:
+    """Whether nobody can say: too many headers, or fragments that follow have the rest."""
+    if data[0] >> 4 == 4 and len(data) >= 20:
+        found = _first4(data)
+    elif data[0] >> 4 == 6 and len(data) >= 40:
+        found = _first6(data)
+    else:
+        return False
+    if isinstance(found, bool):
+        return found
+    protocol, rest = found
+    if protocol == 6:
+        return len(rest) < 20 or (rest[12] >> 4) * 4 > len(rest)
+    return protocol == 17 and len(rest) < 8
+
+
+def _first4(data: bytes) -> bool | Part:
+    size, fragment = (data[0] & 15) * 4, int.from_bytes(data[6:8], "big")
+    if size < 20 or size > len(data) or fragment & 0x1FFF or not fragment & 0x2000:
+        return False
+    return data[9], data[size:]
+
+
+def _first6(data: bytes) -> bool | Part:
+    protocol, rest, headers, more = data[6], data[40:], 0, False
+    while protocol in (0, 43, 44, 60):
+        headers += 1
+        if headers > 32:
+            return True
+        if len(rest) < 8:
+            return more
+        size = 8 if protocol == 44 else 8 + rest[1] * 8
+        if protocol == 44:
+            fragment = int.from_bytes(rest[2:4], "big")
+            if fragment >> 3:
+                return False
+            more = more or bool(fragment & 1)
+        if size > len(rest):
+            return more
+        protocol, rest = rest[0], rest[size:]
+    return more and (protocol, rest)
+
+
+def deep() -> list[bytes]:
+    """As many headers as are looked at, and one more: the port is not looked for."""
+    found = []
+    for count in (32, 33, 60):
+        for last in (UDP(dport=53), TCP(dport=443, flags="PA")):
+            packet: Packet = IPv6(src="fd01::2", dst="fd02::2")
+            for _ in range(count):
+                packet /= IPv6ExtHdrDestOpt()
+            found.append(bytes(packet / last / Raw(bytes(64))))
+    return found
 
 
 @pytest.mark.slow
@@ -84,7 +150,8 @@ def kind(data: bytes) -> str:
 @pytest.mark.amount(10_000, in_ci=2_000)
 def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amount: int) -> None:
     wire(machine, ROUTED)
-    packets = list(mutations(amount, seed=20))
+    packets = deep()
+    packets += mutations(amount - len(packets), seed=20)
     frames = framed(packets, link_address(machine, "ra"))
     bring_frames(
         machine,
@@ -112,6 +179,7 @@ def test_mutated_packets_are_judged_as_the_reference_does(machine: Machine, amou
     ]
     assert not wrong, wrong[:5]
     assert min(expected.count(kind) for kind in (NAME, TLS, OTHER, NONE)) > amount // 50
+    assert expected.count(UNKNOWN) > amount // 500 + 4
 
     # What was said is what became of them: those and no others, with all their bytes.
     machine.succeed("nft list table netdev arrivals >/tmp/arrivals")
