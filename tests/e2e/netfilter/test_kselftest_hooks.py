@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 from lab.vm.machine import Machine
 
 HOOKS = (Path(__file__).parents[2] / "kselftest/hooks.sh").read_text()
+
+#: Sends a frame over lo that no other position sees.
+NO_IP = (
+    "import socket; here = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
+    "here.bind(('lo', 0)); here.send(bytes(12) + bytes([0x88, 0xb5]) + bytes(46))"
+)
 
 
 def entries(machine: Machine, name: str) -> int:
@@ -46,3 +53,25 @@ def test_namespace_without_hooks_is_told(machine: Machine) -> None:
     assert "ns-3" in said.stdout
     assert "no hooks for echo" in said.stdout
     assert "rotten" in said.stdout
+
+
+@pytest.mark.fresh
+@pytest.mark.limit(120)
+def test_packets_that_hooks_had_no_time_for_are_told(machine: Machine) -> None:
+    machine.succeed(HOOKS)
+    machine.succeed("lsmod | grep lunatik_xtable", "ip link set lo up; ping -c 3 127.0.0.1")
+    before = entries(machine, "look")
+    machine.succeed(f'python3 -c "{NO_IP}"')
+    assert entries(machine, "look") == before + 1, "where lo takes packets in"
+    assert re.search(r"looked at [1-9]\d* packets, throttled at 0$", machine.succeed("/run/after"))
+    # The least that a script may have.
+    machine.succeed(
+        "lunatik stop look; echo 1 >/sys/module/lunatik/parameters/interrupt_share",
+        "lunatik run look softirq; ping -f -c 2000 127.0.0.1",
+    )
+    said = machine.execute("/run/after")
+    assert said.status == 1
+    found = re.search(r"looked at (\d+) packets, throttled at (\d+)\n", said.stdout)
+    assert found, said
+    assert int(found[2]) > int(found[1]) // 9
+    assert "hooks were throttled" in said.stderr
