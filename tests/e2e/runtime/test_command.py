@@ -43,6 +43,15 @@ def test_chunk_that_fails(machine: Machine) -> None:
     assert "stack traceback" in done.stderr
 
 
+@pytest.mark.parametrize("words", ["-e 'return 1'", "-e - </dev/null", "list", "</dev/null"])
+def test_whoever_may_not_is_told_so(machine: Machine, words: str) -> None:
+    machine.lua("return 1")  # which makes the device
+    become = "import os, sys; os.setgid(65534); os.setuid(65534); os.execv('/bin/sh', sys.argv[1:])"
+    done = machine.execute(f'python3 -c "{become}" sh -c "lunatik {words}"')
+    assert done.status == 1
+    assert done.stderr.endswith("lunatik: cannot open /dev/lunatik\n"), done.stderr
+
+
 def test_large_output_is_complete(machine: Machine) -> None:
     text = machine.lua("for i = 1, 20000 do print(i) end")
     assert text.splitlines() == [str(i) for i in range(1, 20001)]
