@@ -106,6 +106,8 @@ static int search_c(lua_State *L, const char *name)
 	}
 	snprintf(function, sizeof(function), "luaopen_%s", symbol);
 
+	/* First: nothing may throw before a second pin is forgotten. */
+	lua_pushstring(L, function);
 	pin = add_pin(lunatik_toruntime(L), GFP_KERNEL);
 	if (!pin)
 		return luaL_error(L, "not enough memory");
@@ -123,7 +125,7 @@ static int search_c(lua_State *L, const char *name)
 		return 1;
 	}
 	lua_pushcfunction(L, (lua_CFunction)pin->symbol);
-	lua_pushstring(L, function);
+	lua_insert(L, -2);
 	forget_second(lunatik_toruntime(L), pin);
 	return 2;
 }
