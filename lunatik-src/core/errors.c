@@ -113,3 +113,15 @@ void lunatik_log(struct lunatik_runtime *runtime, struct lunatik_hook *hook, con
 	if (*text)
 		lunatik_printk(runtime, KERN_ERR "lunatik: %s: ...\n", runtime->name);
 }
+
+void lunatik_tell_refused(struct lunatik_runtime *runtime, const char *what, int ret)
+{
+	static DEFINE_RATELIMIT_STATE(limit, 5 * HZ, 10);
+
+	if (ret != -EBUSY && ret != -EDEADLK && ret != -EINTR && ret != -EAGAIN)
+		return;
+	if (__ratelimit(&limit))
+		pr_warn("lunatik: %s: %s did not run: %s\n", runtime->name, what,
+			lunatik_errname(ret));
+}
+EXPORT_SYMBOL_GPL(lunatik_tell_refused);

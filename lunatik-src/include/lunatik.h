@@ -141,6 +141,13 @@ int lunatik_run_alone(struct lunatik_runtime *runtime, lunatik_handler handler, 
  */
 int lunatik_run_hurried(struct lunatik_runtime *runtime, lunatik_handler handler, void *arg);
 
+/*
+ * Say in the log, rate-limited, that @what did not run since its runtime was not to be
+ * had, if @ret of lunatik_run() means that. What a script failed by is there already,
+ * and that one is stopped is nobody's fault. Process context.
+ */
+void lunatik_tell_refused(struct lunatik_runtime *runtime, const char *what, int ret);
+
 /* Push the value that the body of the script returned. */
 void lunatik_pushbody(lua_State *L);
 

@@ -50,8 +50,10 @@ static int thread_body(lua_State *L, void *arg)
 static int thread_main(void *data)
 {
 	struct thread *thread = data;
+	int ret;
 
-	lunatik_run_alone(thread->hook.runtime, thread_body, NULL, &thread->stop);
+	ret = lunatik_run_alone(thread->hook.runtime, thread_body, NULL, &thread->stop);
+	lunatik_tell_refused(thread->hook.runtime, "a thread", ret);
 	lunatik_object_put(thread->runtime);
 	lunatik_unaccount(thread->payer, THREAD_STACK);
 	complete_all(&thread->done);

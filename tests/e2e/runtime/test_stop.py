@@ -429,6 +429,21 @@ def test_who_waits_for_a_busy_one_is_stopped(machine: Machine) -> None:
     gone(machine)
 
 
+def test_a_thread_that_found_no_way_in_is_told_of(machine: Machine) -> None:
+    """Whoever made it has long gone on."""
+    run(machine, "busy", SLEEPS + "return sleep")
+    machine.succeed(
+        f"lunatik -e '{ENV} env.busy = env.runtimes.busy'",
+        f"lunatik -e '{ENV} env.busy:resume()' >/tmp/said 2>&1 &",
+        "sleep 0.3",
+    )
+    machine.lua(ENV + 'env.thread = require("thread").run(env.busy, "late")')
+    machine.wait_until_succeeds("dmesg | grep 'busy: a thread did not run: EBUSY'", timeout=30)
+    machine.lua(ENV + "env.thread, env.busy = nil")
+    machine.succeed("lunatik stop busy")
+    gone(machine)
+
+
 def test_who_was_inside_of_a_stopped_one_sleeps_on(machine: Machine) -> None:
     machine.copy_to((SLEEPS + "sleep()").encode(), "/lib/modules/lua/inner.lua")
     machine.copy_to(
