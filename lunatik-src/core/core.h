@@ -9,6 +9,7 @@
 #include <linux/completion.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit_types.h>
+#include <linux/rcupdate.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -173,6 +174,10 @@ u64 lunatik_memory_used(struct lunatik_runtime *runtime);
 bool lunatik_grant(struct lunatik_runtime *runtime, u64 bytes);
 void lunatik_trim_grant(struct lunatik_runtime *runtime);
 void lunatik_drop_grant(struct lunatik_runtime *runtime);
+bool lunatik_await_reclaim(lua_State *L);
+void lunatik_lapse(struct lunatik_runtime *runtime, size_t size, struct rcu_head *rcu,
+		   rcu_callback_t reclaim);
+void lunatik_reclaimed(struct lunatik_runtime *runtime, size_t size);
 
 /* errors.c */
 int lunatik_traceback(lua_State *L);
@@ -240,6 +245,7 @@ struct lunatik_object *lunatik_object_create(struct lunatik_runtime *runtime,
 					     const struct lunatik_class *class,
 					     size_t size, gfp_t gfp);
 bool lunatik_owned(const struct lunatik_object *object);
+struct lunatik_object *lunatik_object_publish(struct lunatik_object *object);
 struct lunatik_object *lunatik_object_get_live(struct lunatik_object *object);
 struct lunatik_object **lunatik_push_blank(lua_State *L);
 void lunatik_bless(lua_State *L);

@@ -12,17 +12,28 @@
  * than ever before pays for that.
  */
 #include <linux/export.h>
+#include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "core.h"
 
 /* kmalloc() beyond this is left to luck in an interrupt runtime. */
 #define LUNATIK_SMALL	(2 * PAGE_SIZE)
+
+/* How long who wants more waits for RCU, where it may. */
+#define LUNATIK_RECLAIM		(HZ / 2)
+
+#ifdef LUNATIK_CALL_RCU_HURRY
+#define reclaim_call_rcu	call_rcu_hurry
+#else
+#define reclaim_call_rcu	call_rcu
+#endif
 
 /* Bytes that are drawn from the pool at once: an empty runtime needs no more. */
 #define LUNATIK_DRAUGHT	SZ_64K
@@ -229,6 +240,50 @@ void lunatik_unaccount(struct lunatik_runtime *runtime, size_t size)
 		lunatik_trim_grant(runtime);
 }
 EXPORT_SYMBOL_GPL(lunatik_unaccount);
+
+/*
+ * What others may still look at is off the account when it is out of their reach, or
+ * a script that writes the same key again and again would run out of memory that it
+ * does not have. But its bytes are there until RCU is through, and so many writes
+ * take more than anybody should: as much as the cap once more may be on its way. Who
+ * may wait does, holding no more than its runtime.
+ */
+bool lunatik_await_reclaim(lua_State *L)
+{
+	struct lunatik_runtime *runtime = lunatik_toruntime(L);
+	unsigned long limit = jiffies + LUNATIK_RECLAIM;
+
+	while ((u64)atomic64_read(&runtime->lapsed) > runtime->caps.memory) {
+		if (!lunatik_maysleep(L) || lunatik_hurried(L) || runtime->closing ||
+		    signal_pending(current) || time_after(jiffies, limit))
+			return false;
+		schedule_timeout_interruptible(1);
+	}
+	return true;
+}
+
+/*
+ * Off the account of @runtime, which may be NULL, and to be freed by RCU: @reclaim
+ * calls lunatik_reclaimed(). What goes holds its runtime, and with it this module,
+ * until then. Context: any, whatever is held.
+ */
+void lunatik_lapse(struct lunatik_runtime *runtime, size_t size, struct rcu_head *rcu,
+		   rcu_callback_t reclaim)
+{
+	if (runtime)
+		atomic64_add(size, &runtime->lapsed);
+	lunatik_unaccount(runtime, size);
+	reclaim_call_rcu(rcu, reclaim);
+}
+
+/* A callback of RCU: softirq, nothing held. */
+void lunatik_reclaimed(struct lunatik_runtime *runtime, size_t size)
+{
+	if (!runtime)
+		return;
+	atomic64_sub(size, &runtime->lapsed);
+	lunatik_put(runtime);
+}
 
 /* NULL when over the cap or out of memory. @runtime may be NULL. */
 void *lunatik_try_alloc(struct lunatik_runtime *runtime, size_t size, gfp_t gfp)

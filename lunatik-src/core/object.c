@@ -22,6 +22,7 @@ struct lunatik_object {
 	const struct lunatik_class *class;
 	struct lunatik_runtime *runtime;	/* counted: whose account; NULL: nobody's */
 	size_t size;
+	bool published;		/* was in a shared table; once it is it stays so */
 	void *private;
 	union {
 		struct mutex mutex;	/* LUNATIK_SLEEP: the monitor */
@@ -102,6 +103,20 @@ EXPORT_SYMBOL_GPL(lunatik_attach);
 
 /* ---- life ---- */
 
+/* A callback of RCU: softirq, nothing held. */
+static void object_reclaim(struct rcu_head *rcu)
+{
+	struct lunatik_object *object = container_of(rcu, struct lunatik_object, rcu);
+
+	lunatik_reclaimed(object->runtime, object->size);
+	kvfree(object);
+}
+
+/*
+ * lunatik_object_get_live() may still be looking at the count of one that was in a
+ * table. All others are freed at once: RCU would take as much as a script drops
+ * until it is through.
+ */
 static void destroy(struct lunatik_object *object)
 {
 	const struct lunatik_class *class = object->class;
@@ -109,11 +124,15 @@ static void destroy(struct lunatik_object *object)
 
 	if (class->release && object->private)
 		class->release(object->private);
-	lunatik_unaccount(runtime, object->size);
 	if (runtime)
 		module_put(class->owner);
-	/* lunatik_object_get_live() may still be looking at the count. */
-	kvfree_rcu(object, rcu);
+	/* Nor does vfree() defer itself where interrupts are off: see lunatik_free(). */
+	if (READ_ONCE(object->published) || (irqs_disabled() && is_vmalloc_addr(object))) {
+		lunatik_lapse(runtime, object->size, &object->rcu, object_reclaim);
+		return;
+	}
+	lunatik_unaccount(runtime, object->size);
+	kvfree(object);
 	if (runtime)
 		lunatik_put(runtime);
 }
@@ -141,6 +160,13 @@ struct lunatik_object *lunatik_object_get(struct lunatik_object *object)
 	return object;
 }
 EXPORT_SYMBOL_GPL(lunatik_object_get);
+
+/* The same for one that others find in a table from now on. The count orders the mark. */
+struct lunatik_object *lunatik_object_publish(struct lunatik_object *object)
+{
+	WRITE_ONCE(object->published, true);
+	return lunatik_object_get(object);
+}
 
 void lunatik_object_put(struct lunatik_object *object)
 {
@@ -342,6 +368,8 @@ void *lunatik_new(lua_State *L, const struct lunatik_class *class, size_t size)
 
 	check_context(L, class);
 	lunatikvm_charge(L, size / 64);
+	if (unlikely(!lunatik_await_reclaim(L)))
+		luaL_error(L, "not enough memory");
 	handle = push_handle(L, class);
 	handle->object = lunatik_object_create(runtime, class, size, lunatik_gfp(L));
 	if (!handle->object) {

@@ -10,12 +10,10 @@
  */
 #include <linux/export.h>
 #include <linux/jhash.h>
-#include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/random.h>
 #include <linux/rculist.h>
 #include <linux/rcupdate.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -29,16 +27,6 @@
  */
 #define TABLE_CHAIN_MAX		2048
 #define TABLE_KERNEL_BUCKETS	1024
-
-/* How long a write waits for RCU, where it may. */
-#define TABLE_PATIENCE		(HZ / 2)
-
-/* An entry holds its runtime, and with it this module, until RCU is through. */
-#ifdef LUNATIK_CALL_RCU_HURRY
-#define table_call_rcu		call_rcu_hurry
-#else
-#define table_call_rcu		call_rcu
-#endif
 
 struct entry {
 	struct hlist_node node;		/* in a bucket, under table->lock, read by RCU */
@@ -70,10 +58,7 @@ static void entry_reclaim(struct rcu_head *rcu)
 	struct entry *entry = container_of(rcu, struct entry, rcu);
 	struct lunatik_runtime *runtime = entry->runtime;
 
-	if (runtime) {
-		atomic64_sub(entry->size, &runtime->lapsed);
-		lunatik_put(runtime);
-	}
+	lunatik_reclaimed(runtime, entry->size);
 	kfree(entry);
 }
 
@@ -84,10 +69,7 @@ static void entry_free(struct kref *kref)
 
 	if (entry->type == LUA_TUSERDATA)
 		lunatik_object_put(entry->object);
-	if (runtime)
-		atomic64_add(entry->size, &runtime->lapsed);
-	lunatik_unaccount(runtime, entry->size);
-	table_call_rcu(&entry->rcu, entry_reclaim);
+	lunatik_lapse(runtime, entry->size, &entry->rcu, entry_reclaim);
 }
 
 static void entry_put(struct entry *entry)
@@ -221,26 +203,6 @@ static int table_index(lua_State *L)
 	return 1;
 }
 
-/*
- * An entry is off the account when it leaves its bucket, or a script that writes
- * the same key again and again would run out of memory that it does not have.
- * But its bytes are there until RCU is through, and so many writes take more than
- * anybody should: as much as the cap once more may be on its way. Who may wait
- * does, holding no more than its runtime.
- */
-static bool await_reclaim(lua_State *L, struct lunatik_runtime *runtime)
-{
-	unsigned long limit = jiffies + TABLE_PATIENCE;
-
-	while ((u64)atomic64_read(&runtime->lapsed) > runtime->caps.memory) {
-		if (!lunatik_maysleep(L) || lunatik_hurried(L) || runtime->closing ||
-		    signal_pending(current) || time_after(jiffies, limit))
-			return false;
-		schedule_timeout_interruptible(1);
-	}
-	return true;
-}
-
 static struct entry *new_entry(lua_State *L, const struct sought *sought)
 {
 	size_t length = sought->length;
@@ -250,7 +212,7 @@ static struct entry *new_entry(lua_State *L, const struct sought *sought)
 
 	if (length > PAGE_SIZE)
 		luaL_argerror(L, 2, "key too long");
-	if (!await_reclaim(L, runtime) || !lunatik_account(runtime, size))
+	if (!lunatik_await_reclaim(L) || !lunatik_account(runtime, size))
 		luaL_error(L, "not enough memory");
 	if (!lunatik_fault())
 		entry = kmalloc(size, lunatik_gfp(L) | __GFP_NOWARN);
@@ -307,7 +269,7 @@ static int table_newindex(lua_State *L)
 		entry = new_entry(L, &sought);
 		entry->type = type;
 		if (object)
-			entry->object = lunatik_object_get(object);
+			entry->object = lunatik_object_publish(object);
 		else if (type == LUA_TBOOLEAN)
 			entry->boolean = lua_toboolean(L, 3);
 		else

@@ -269,6 +269,33 @@ def test_what_is_held_is_what_is_counted(machine: Machine, kernel: KernelInfo) -
     assert before - int(machine.succeed(free)) < 12 << 10
 
 
+#: Two hundred megabytes, one after another.
+DROPS = {
+    "at_once": "data.new(1 << 20)",
+    "after_others_saw_it": "env.dropped = data.new(1 << 20) env.dropped = nil",
+}
+
+
+@pytest.mark.parametrize("drops", DROPS)
+def test_what_is_dropped_is_free_again(machine: Machine, kernel: KernelInfo, drops: str) -> None:
+    """RCU, which frees late, has no more of it than the script may hold."""
+    if kernel.has("KASAN"):
+        pytest.skip("KASAN keeps for a while what is freed")
+    free = "grep MemAvailable /proc/meminfo | tr -dc 0-9"
+    before = int(machine.succeed(free))
+    machine.lua(
+        f"""
+        local env, data = require("lunatik")._ENV, require("data")
+        for _ = 1, 200 do
+            {DROPS[drops]}
+            collectgarbage()
+        end
+        """,
+        timeout=60,
+    )
+    assert before - int(machine.succeed(free)) < 24 << 10
+
+
 def test_results_on_their_way_are_paid_for(machine: Machine) -> None:
     machine.copy_to(
         b"""
