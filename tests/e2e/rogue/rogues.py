@@ -81,10 +81,9 @@ class Rogue:
     def script(self, context: str) -> str:
         """The whole script, whose function or packet hook is the rogue."""
         hook = context == "softirq"
-        libraries = (
-            'local netfilter, nf = require("netfilter"), require("linux.nf")' if hook else ""
+        head = _SCRIPT.format(
+            hook_libraries=_HOOK_LIBRARIES if hook else "", loaded=self.loaded, code=self.code
         )
-        head = _SCRIPT.format(hook_libraries=libraries, loaded=self.loaded, code=self.code)
         return head + (_SOFTIRQ if hook else _PROCESS)
 
     @property
