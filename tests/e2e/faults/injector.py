@@ -34,6 +34,12 @@ ERRNOS = (errno.ENOMEM, errno.ENODEV, errno.ENOENT, errno.ENOBUFS)
 #: Seconds until a packet has gone past a hook.
 ARRIVES = 5.0
 
+#: Seconds within which a timer expires that was started for at once.
+EXPIRES = 0.02
+
+#: What a device tells notifiers of.
+MTU = Path("/sys/class/net/lo/mtu")
+
 #: Seconds that the kernel has to give back what a scenario has left to it.
 SETTLED = 10.0
 
@@ -160,6 +166,29 @@ def mapped() -> None:
     lua.run("victim:stop()")
 
 
+def notified() -> None:
+    """A script is told of a device, and is stopped."""
+    lua.run('victim = require("lunatik").runtime("notified")')
+    mtu = int(MTU.read_text())
+    MTU.write_text(str(mtu ^ 1))
+    MTU.write_text(str(mtu))
+    lua.run("victim:stop()")
+
+
+def probed() -> None:
+    """A script sees a function being called, by whoever may not wait, and is stopped."""
+    lua.run('victim = require("lunatik").runtime("probed", "hardirq")')
+    os.getpgid(0)
+    lua.run("victim:stop()")
+
+
+def expiring(script: str) -> None:
+    """A script is called by a timer meanwhile, and is stopped."""
+    lua.run(f'victim = require("lunatik").runtime("{script}", "softirq")')
+    time.sleep(EXPIRES)
+    lua.run("victim:stop()")
+
+
 SCENARIOS: dict[str, Callable[[], None]] = {
     "session": session,
     "process": process,
@@ -170,6 +199,10 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "attached": attached,
     "thread": thread,
     "mapped": mapped,
+    "notified": notified,
+    "probed": probed,
+    "timed": lambda: expiring("timed"),
+    "ticking": lambda: expiring("ticking"),
 }
 
 CLEANUP = """

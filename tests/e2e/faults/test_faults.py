@@ -26,6 +26,10 @@ SCENARIOS = (
     "attached",
     "thread",
     "mapped",
+    "notified",
+    "probed",
+    "timed",
+    "ticking",
 )
 
 SCRIPTS = {
@@ -84,6 +88,27 @@ return function()
 	local value = ("v"):rep(300)
 	assert(map:update(7, value) and map:lookup(7) == value and map:delete(7))
 end
+""",
+    "notified": """
+local kept = {}
+require("notifier").netdevice(function(event, name)
+	kept[#kept + 1] = ("%d of %s"):format(event, name)
+	kept.text = ("z"):rep(200)
+end)
+""",
+    "probed": """
+local kept = {}
+local function hit(target) kept[#kept + 1] = ("%d %s"):format(#kept, target) end
+require("probe").new("__x64_sys_getpgid", {pre = hit, post = hit})
+""",
+    "timed": """
+local kept = {}
+kept.timer = require("timer").new(function() kept[#kept + 1] = ("z"):rep(200) .. #kept end)
+kept.timer:start(0)
+""",
+    "ticking": """
+local kept = {}
+kept.ticker = require("ticker").new(5, function(n) kept[#kept + 1] = ("z"):rep(200) .. n end)
 """,
     "threaded": """
 local thread, linux = require("thread"), require("linux")
