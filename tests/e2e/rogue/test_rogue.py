@@ -152,7 +152,7 @@ echo $((count - $#))
 #: Lets go of what the test has put where all see it: it holds the runtimes that did.
 FORGET = """
 local env = require("lunatik")._ENV
-env.rogue_was_fine, env.rogue_may_go, env.rogue_began = nil, nil, nil
+env.rogue_was_fine, env.rogue_may_go, env.rogue_began, env.rogue_breeds = nil
 """
 
 
