@@ -729,10 +729,11 @@ static size_t gso_segments(const struct sk_buff *skb, unsigned int *size)
 static size_t listed_segments(const struct sk_buff *skb, unsigned int *size)
 {
 	const struct sk_buff *piece;
+	unsigned int most = 0;
 
-	*size = 0;
 	skb_walk_frags(skb, piece)
-		*size = max(*size, piece->len);
+		most = max(most, piece->len);
+	*size = most;
 	return pieces(skb);
 }
 
