@@ -338,22 +338,22 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 		spin_unlock_irqrestore(&runtime->spin, flags);
 }
 
-static void top_up(s64 *credit, unsigned long *credited, unsigned int share)
+/* Once a tick: whoever calls it has seen that @credited is over. */
+static noinline void top_up(s64 *credit, unsigned long *credited, unsigned int share)
 {
 	unsigned long now = jiffies;
 	s64 limit = (s64)LUNATIK_WINDOW * share / 100;
 	s64 passed;
 
-	if (now == *credited)
-		return;
 	passed = min_t(u64, (u64)(now - *credited) * TICK_NSEC, LUNATIK_WINDOW);
 	*credit = min(*credit + passed * share / 100, limit);
 	*credited = now;
 }
 
-static void earn(struct lunatik_runtime *runtime)
+static __always_inline void earn(struct lunatik_runtime *runtime)
 {
-	top_up(&runtime->credit, &runtime->credited, runtime->caps.share);
+	if (runtime->credited != jiffies)
+		top_up(&runtime->credit, &runtime->credited, runtime->caps.share);
 }
 
 static __always_inline u64 spend(struct lunatik_runtime *runtime)
@@ -365,33 +365,39 @@ static __always_inline u64 spend(struct lunatik_runtime *runtime)
 	return spent;
 }
 
-/* In an interrupt runtime: is there something left for it of what all may use? */
-static __always_inline bool pool_has_some(void)
+static noinline void pool_earn(void)
 {
 	struct lunatik_pool *mine = this_cpu_ptr(&pool);
 
-	if (mine->inside > 1)
-		return mine->credit > (mine->began ? ns_of_ticks(rdtsc() - mine->began) : 0);
 	top_up(&mine->credit, &mine->credited, lunatik_interrupt_total());
-	return mine->credit > 0;
+}
+
+/* In an interrupt runtime: is there something left for it of what all may use? */
+static __always_inline bool pool_has_some(void)
+{
+	if (__this_cpu_read(pool.inside) > 1) {
+		u64 began = __this_cpu_read(pool.began);
+
+		return __this_cpu_read(pool.credit) > (began ? ns_of_ticks(rdtsc() - began) : 0);
+	}
+	if (__this_cpu_read(pool.credited) != jiffies)
+		pool_earn();
+	return __this_cpu_read(pool.credit) > 0;
 }
 
 static __always_inline void pool_start(const struct lunatik_runtime *runtime)
 {
-	struct lunatik_pool *mine = this_cpu_ptr(&pool);
-
-	if (mine->inside == 1)
-		mine->began = runtime->clock.ticks;
+	if (__this_cpu_read(pool.inside) == 1)
+		__this_cpu_write(pool.began, runtime->clock.ticks);
 }
 
 /* The outermost has used what those inside of it have as well. */
 static __always_inline void pool_spend(u64 spent)
 {
-	struct lunatik_pool *mine = this_cpu_ptr(&pool);
-
-	if (mine->inside == 1) {
-		mine->credit = max(mine->credit - (s64)spent, -(s64)LUNATIK_DEBT);
-		mine->began = 0;
+	if (__this_cpu_read(pool.inside) == 1) {
+		__this_cpu_write(pool.credit, max(__this_cpu_read(pool.credit) - (s64)spent,
+						  -(s64)LUNATIK_DEBT));
+		__this_cpu_write(pool.began, 0);
 	}
 }
 
@@ -488,11 +494,12 @@ static __always_inline int enter(struct lunatik_runtime *runtime, unsigned long 
 			ret = -EAGAIN;
 			goto leave;
 		}
-		if (runtime->context == LUNATIK_PROCESS)
+		if (runtime->context == LUNATIK_PROCESS) {
 			pay(runtime);
-		if (READ_ONCE(runtime->state) != LUNATIK_ARMED) {	/* meanwhile */
-			ret = -ESHUTDOWN;
-			goto leave;
+			if (READ_ONCE(runtime->state) != LUNATIK_ARMED) {	/* meanwhile */
+				ret = -ESHUTDOWN;
+				goto leave;
+			}
 		}
 	}
 	runtime->pace = pace;
