@@ -214,10 +214,9 @@ local function filter(skb)
 	if not id then
 		return ACCEPT
 	end
-	local sequence = packet.get32(view, start + 4)
 	local flags, says = view:getuint8(start + 13), payload < #view
 	if flags & (SYN | ACK) == SYN then
-		return says and DROP or begin(skb, id, info, sequence)
+		return says and DROP or begin(skb, id, info, packet.get32(view, start + 4))
 	elseif info > NEW then			-- a reply, to who comes from that port
 		return ACCEPT
 	end
@@ -231,7 +230,10 @@ local function filter(skb)
 	if flags & (SYN | URG) ~= 0 or says and not state then
 		return refuse(skb, state)
 	end
-	return says and feed(skb, state, sequence, view:getstring(payload)) or ACCEPT
+	if not says then
+		return ACCEPT
+	end
+	return feed(skb, state, packet.get32(view, start + 4), view:getstring(payload))
 end
 
 netfilter.register{
