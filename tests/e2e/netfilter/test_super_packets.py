@@ -127,7 +127,8 @@ def test_segments_of_tcp_are_counted(machine: Machine, address: str) -> None:
     # With time stamps, which each of them has.
     payload = 1500 - 32 - (40 if ":" in address else 20)
     found = [said for said in segments(machine) if said[1] > 1]
-    assert max(count for _, count, _ in found) > 4
+    # How many there are together is the sender's pace.
+    assert max(count for _, count, _ in found) > 2
     for length, count, size in found:
         assert size == payload
         assert (count - 1) * size < length - 32 <= count * size
