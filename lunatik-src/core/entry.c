@@ -338,6 +338,13 @@ static __always_inline void leave_interrupt(struct lunatik_runtime *runtime,
 		spin_unlock_irqrestore(&runtime->spin, flags);
 }
 
+static __always_inline bool ticked(unsigned long since)
+{
+	unsigned long now = jiffies;
+
+	return now != since;
+}
+
 /* Once a tick: whoever calls it has seen that @credited is over. */
 static noinline void top_up(s64 *credit, unsigned long *credited, unsigned int share)
 {
@@ -352,7 +359,7 @@ static noinline void top_up(s64 *credit, unsigned long *credited, unsigned int s
 
 static __always_inline void earn(struct lunatik_runtime *runtime)
 {
-	if (runtime->credited != jiffies)
+	if (ticked(runtime->credited))
 		top_up(&runtime->credit, &runtime->credited, runtime->caps.share);
 }
 
@@ -380,7 +387,7 @@ static __always_inline bool pool_has_some(void)
 
 		return __this_cpu_read(pool.credit) > (began ? ns_of_ticks(rdtsc() - began) : 0);
 	}
-	if (__this_cpu_read(pool.credited) != jiffies)
+	if (ticked(__this_cpu_read(pool.credited)))
 		pool_earn();
 	return __this_cpu_read(pool.credit) > 0;
 }
