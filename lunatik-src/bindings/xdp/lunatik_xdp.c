@@ -815,14 +815,14 @@ static u8 fib_address(lua_State *L, const char *name, __be32 *v4, void *v6)
 	return family;
 }
 
-/* That of a gateway for IPv4 may be one of IPv6. */
-static void fib_push_nexthop(lua_State *L, const struct bpf_fib_lookup *fib)
+/* As it was asked for, see fib_address(). */
+static void fib_push_address(lua_State *L, const char *name, u8 family, __be32 v4, const void *v6)
 {
-	if (fib->family == AF_INET6)
-		lua_pushlstring(L, (const char *)fib->ipv6_dst, sizeof(fib->ipv6_dst));
+	if (family == AF_INET6)
+		lua_pushlstring(L, v6, sizeof(struct in6_addr));
 	else
-		lua_pushinteger(L, ntohl(fib->ipv4_dst));
-	lua_setfield(L, -2, "nexthop");
+		lua_pushinteger(L, ntohl(v4));
+	lua_setfield(L, -2, name);
 }
 
 /* What the routes have told, whether the neighbour is known or not. */
@@ -833,7 +833,8 @@ static void fib_push_route(lua_State *L, const struct bpf_fib_lookup *fib, int f
 	lua_setfield(L, -2, "ifindex");
 	lua_pushinteger(L, fib->rt_metric);
 	lua_setfield(L, -2, "metric");
-	fib_push_nexthop(L, fib);
+	/* That of a gateway for IPv4 may be one of IPv6. */
+	fib_push_address(L, "nexthop", fib->family, fib->ipv4_dst, fib->ipv6_dst);
 }
 
 static void fib_push_mtu(lua_State *L, const struct bpf_fib_lookup *fib)
@@ -842,22 +843,12 @@ static void fib_push_mtu(lua_State *L, const struct bpf_fib_lookup *fib)
 	lua_setfield(L, -2, "mtu");
 }
 
-/* The source that the route prefers; of the family that was asked for. */
-static void fib_push_source(lua_State *L, const struct bpf_fib_lookup *fib, u8 family)
-{
-	if (family == AF_INET6)
-		lua_pushlstring(L, (const char *)fib->ipv6_src, sizeof(fib->ipv6_src));
-	else
-		lua_pushinteger(L, ntohl(fib->ipv4_src));
-	lua_setfield(L, -2, "src");
-}
-
 static int fib_push_found(lua_State *L, const struct bpf_fib_lookup *fib, u8 family, u32 flags)
 {
 	fib_push_route(L, fib, 7);
 	fib_push_mtu(L, fib);
 	if (flags & FIB_SRC)
-		fib_push_source(L, fib, family);
+		fib_push_address(L, "src", family, fib->ipv4_src, fib->ipv6_src);
 	if (flags & FIB_SKIP_NEIGH)
 		return 1;
 	lua_pushlstring(L, fib->smac, sizeof(fib->smac));

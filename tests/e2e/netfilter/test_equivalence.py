@@ -21,6 +21,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 from scapy.utils import RawPcapReader
+from servers import serve
 from wiring import LAID, ROUTED, run, wire
 
 from lab.testing.fixtures import KernelInfo
@@ -120,19 +121,10 @@ def fragmented(packet: Packet, draw: random.Random) -> list[Packet]:
     return list(fragment6(head / IPv6ExtHdrFragment(id=number) / packet.payload, 280))
 
 
-SERVICES = """
-dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid --address=/example/10.9.9.9
-iperf3 -s -D
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab \
-    -keyout /tmp/key -out /tmp/cert 2>/dev/null
-openssl s_server -accept 443 -www -key /tmp/key -cert /tmp/cert >/dev/null 2>&1 &
-"""
-
-
 def captured(machine: Machine) -> list[bytes]:
     """What real programs send, in both families, as it leaves their card: frames."""
+    serve(machine, namespace="b")
     machine.succeed(
-        f"ip netns exec b sh -e <<'END'\n{SERVICES}END",
         # As on a wire: no super packets, and sums filled in.
         "ip netns exec a ethtool -K va tx off gso off",
         "ip netns exec a tcpdump -i va -Q out -U -w /tmp/capture >/tmp/said 2>&1 & "
@@ -141,8 +133,6 @@ def captured(machine: Machine) -> list[bytes]:
     machine.wait_until_succeeds("grep listening /tmp/said")
     for address in THERE:
         url = f"https://www.fine.example/ --resolve www.fine.example:443:{_literal(address)}"
-        machine.wait_until_succeeds(f"ip netns exec a nc -z {address} 443")
-        machine.wait_until_succeeds(f"ip netns exec a nc -z {address} 5201")
         machine.succeed(
             f"ip netns exec a drill @{address} www.fine.example",
             f"ip netns exec a curl -sk -m 30 -o /dev/null {url}",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from servers import serve
 from wiring import REFUSALS, packed, refusals, tally
 
 from lab.net.network import Network
@@ -17,16 +18,7 @@ from lab.vm.machine import Machine
 def test_filters_between_machines(net: Network) -> None:
     client, router, server = net.nodes("client", "router", "server")
     four, six = (net.address("server", version=version) for version in (4, 6))
-    server.succeed(
-        "dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid "
-        "--address=/example/10.9.9.9 --address=/example/fd09::9",
-        "iperf3 -s -D",
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab "
-        "-keyout /tmp/key -out /tmp/cert 2>/dev/null",
-        "openssl s_server -accept 443 -www -key /tmp/key -cert /tmp/cert >/dev/null 2>&1 &",
-    )
-    server.wait_for_open_port(443)
-    server.wait_for_open_port(5201)
+    serve(server)
     for name in ("dns_block", "sni_block", "conntrack_count"):
         router.succeed(f"lunatik run examples/{name} softirq")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from scripts import AGAIN, TELLING
 from twins import HERE, run
 
 from lab.net.network import Network
@@ -16,24 +17,7 @@ pytestmark = [
     pytest.mark.limit(180),
 ]
 
-SCRIPT = """
-local action = require("linux.xdp")
-local met = 0
-require("xdp").attach(function()
-    met = met + 1
-    if met == 100 then print("met 100") end
-    return action.PASS
-end, {dev = "eth0", mode = "native"})
-"""
-
-AGAIN = """
-local lunatik, linux = require("lunatik"), require("linux")
-for round = 1, {rounds} do
-    local one = lunatik.runtime("filter", "softirq")
-    if round % 4 == 0 then linux.schedule(1) end
-    one:stop()
-end
-"""
+SCRIPT = TELLING.format(device="eth0", mode="native")
 
 #: Ten at a time: a machine with one CPU that another sends to without a pause does
 #: nothing else any more, with or without a script.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filters import CALLED, FILTERS, STANDALONE, knowing, tell_sources
 from scapy.utils import RawPcapReader
+from servers import serve
 from traffic import BAD, Traffic, asked
 from twins import HERE, attach, carry, detach, load, packed, run
 
@@ -140,20 +141,6 @@ def test_same_packets_pass(router: Machine, bpf: Compiler, name: str) -> None:
         assert sorted(filtered.by_lua(mode)) == rules, mode
 
 
-def services(server: Machine) -> None:
-    """DNS, TLS and iperf3."""
-    server.succeed(
-        "dnsmasq --port=53 --no-resolv --no-hosts --pid-file=/tmp/dns.pid"
-        " --address=/example/10.9.9.9",
-        "iperf3 -s -D",
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab"
-        " -keyout /tmp/key -out /tmp/cert 2>/dev/null",
-        "openssl s_server -accept 443 -www -key /tmp/key -cert /tmp/cert >/dev/null 2>&1 &",
-    )
-    server.wait_for_open_port(443)
-    server.wait_for_open_port(5201)
-
-
 def talk(client: Machine, server: str, sources: tuple[str, ...]) -> None:
     """What programs of people say to them, from several addresses."""
     client.succeed(*(f"ip address add {source}/24 dev eth0" for source in sources))
@@ -200,7 +187,7 @@ def test_same_packets_of_people_pass_between_machines(net: Network, bpf: Compile
     """Traffic of real programs, captured once, through the driver of a card."""
     client, router, server = net.nodes("client", "router", "server")
     address = net.address("server")
-    services(server)
+    serve(server)
     sources = ("10.0.1.66", "10.0.1.67", "10.0.1.7")
     with net.capture("client") as capture:
         talk(client, address, sources)

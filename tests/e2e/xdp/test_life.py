@@ -7,6 +7,7 @@ import re
 
 import pytest
 from counters import counters
+from scripts import AGAIN, TELLING
 from twins import HERE, run
 
 from lab.vm.machine import Machine
@@ -22,26 +23,6 @@ xdp.attach(function(ctx)
     seen[source] = (seen[source] or 0) + 1
     return seen[source] > 10 and action.DROP or action.PASS
 end, {{dev = "r0", mode = "{mode}", fallback = "{fallback}"}})
-"""
-
-TELLING = """
-local action = require("linux.xdp")
-local met = 0
-require("xdp").attach(function()
-    met = met + 1
-    if met == 100 then print("met 100") end
-    return action.PASS
-end, {{dev = "r0", mode = "{mode}"}})
-"""
-
-AGAIN = """
-local lunatik = require("lunatik")
-local linux = require("linux")
-for round = 1, {rounds} do
-    local one = lunatik.runtime("filter", "softirq")
-    if round % 4 == 0 then linux.schedule(1) end
-    one:stop()
-end
 """
 
 #: On the last CPU, and so is all that its packets meet.
@@ -134,7 +115,7 @@ def test_replaced_and_killed_under_a_flood(flooded: Machine, mode: str) -> None:
 
 @modes
 def test_device_and_namespace_go_under_a_flood(flooded: Machine, mode: str) -> None:
-    run(flooded, TELLING.format(mode=mode))
+    run(flooded, TELLING.format(device="r0", mode=mode))
     flooded.wait_until_succeeds("dmesg | grep 'met 100'")
     flooded.succeed("ip link del r0", "lunatik stop filter")
     # Once more, with the device in a namespace that goes.

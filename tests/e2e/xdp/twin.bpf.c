@@ -132,17 +132,23 @@ inlined __u32 sum_of(struct order *order)
 /* BPF_FIB_LOOKUP_SRC, which not every 6.1 has. */
 #define FIB_SRC		16
 
+/* The first of an address's words is all of it in IPv4. */
+inlined __u64 sum_of_address(__u64 sum, int v6, const __u32 *words)
+{
+	int i;
+
+	if (!v6)
+		return sum * 31 + SWAP32(words[0]);
+	for (i = 0; i < 4; i++)
+		sum = sum * 31 + SWAP32(words[i]);
+	return sum;
+}
+
 /* Of what is known without the neighbour. A gateway may be of another family. */
 inlined __u64 sum_of_route(struct bpf_fib_lookup *route)
 {
-	__u64 sum = (__u64)route->ifindex * 31 + route->rt_metric;
-	int i;
-
-	if (route->family == FAMILY_V4)
-		return sum * 31 + SWAP32(route->ipv4_dst);
-	for (i = 0; i < 4; i++)
-		sum = sum * 31 + SWAP32(route->ipv6_dst[i]);
-	return sum;
+	return sum_of_address((__u64)route->ifindex * 31 + route->rt_metric,
+			      route->family != FAMILY_V4, route->ipv6_dst);
 }
 
 /* All zeroes if the neighbour was not asked for. */
@@ -153,18 +159,6 @@ inlined __u64 sum_of_macs(struct bpf_fib_lookup *route, __u64 sum)
 	__builtin_memcpy(&dmac, route->dmac, 6);
 	__builtin_memcpy(&smac, route->smac, 6);
 	return (sum * 31 + dmac) * 31 + smac;
-}
-
-/* The source that the route prefers. */
-inlined __u64 sum_of_source(struct bpf_fib_lookup *route, int v6, __u64 sum)
-{
-	int i;
-
-	if (!v6)
-		return sum * 31 + SWAP32(route->ipv4_src);
-	for (i = 0; i < 4; i++)
-		sum = sum * 31 + SWAP32(route->ipv6_src[i]);
-	return sum;
 }
 
 /* Where to a packet for the address goes whose end is the order's key. */
@@ -198,7 +192,8 @@ inlined void on_route(struct xdp_md *ctx, struct order *order, struct outcome *o
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		outcome->value = sum_of_macs(&route, sum_of_route(&route) * 31 + route.mtu_result);
 		if (order->flags & FIB_SRC)
-			outcome->value = sum_of_source(&route, order->value & 1, outcome->value);
+			outcome->value = sum_of_address(outcome->value, order->value & 1,
+							route.ipv6_src);
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		outcome->value = sum_of_route(&route);

@@ -116,23 +116,19 @@ end
 -- fd01::1, and fd02:: with another end.
 local FROM <const>, TO <const> = "\xfd\x01" .. ("\0"):rep(13) .. "\1", "\xfd\x02" .. ("\0"):rep(10)
 
-local function sum_of_route(route)
-	local sum, hop = route.ifindex * 31 + route.metric, route.nexthop
-	if type(hop) == "number" then return sum * 31 + hop end
-	for at = 1, 16, 4 do sum = sum * 31 + string.unpack(">I4", hop, at) end
+local function sum_of_address(sum, address)
+	if type(address) == "number" then return sum * 31 + address end
+	for at = 1, 16, 4 do sum = sum * 31 + string.unpack(">I4", address, at) end
 	return sum
+end
+
+local function sum_of_route(route)
+	return sum_of_address(route.ifindex * 31 + route.metric, route.nexthop)
 end
 
 local function sum_of_macs(sum, route)
 	if not route.dmac then return sum * 31 * 31 end
 	return (sum * 31 + string.unpack("<I6", route.dmac)) * 31 + string.unpack("<I6", route.smac)
-end
-
-local function sum_of_source(sum, src)
-	if not src then return sum end
-	if type(src) == "number" then return sum * 31 + src end
-	for at = 1, 16, 4 do sum = sum * 31 + string.unpack(">I4", src, at) end
-	return sum
 end
 
 orders[63] = function(order, ctx)
@@ -148,7 +144,8 @@ orders[63] = function(order, ctx)
 	local ok, route, why, known = pcall(ctx.fib_lookup, ctx, asked)
 	if not ok then return status(false, route), 0 end
 	if route then
-		return 0, sum_of_source(sum_of_macs(sum_of_route(route) * 31 + route.mtu, route), route.src)
+		local sum = sum_of_macs(sum_of_route(route) * 31 + route.mtu, route)
+		return 0, route.src and sum_of_address(sum, route.src) or sum
 	end
 	if not known then return why, 0 end
 	return why, known.ifindex and sum_of_route(known) or known.mtu
